@@ -1,0 +1,69 @@
+"""Builds the native library; everything else is in setup.cfg.
+
+The library and the plugin header are written into ``keras_efficient/_native`` of the source tree, where an editable
+installation finds them, and travel from there into the wheel as package data. They are plain C without the Python
+ABI, so one wheel serves every Python version of a platform.
+"""
+
+import os
+import runpy
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+NATIVE = ROOT / "native"
+PACKAGE = ROOT / "keras_efficient" / "_native"
+
+
+def build_native_library() -> None:
+    """Compile native/ into the package, or say in one line that the package goes without."""
+    names = runpy.run_path(str(PACKAGE / "__init__.py"))
+    library = PACKAGE / names["LIBRARY_NAME"]
+    with tempfile.TemporaryDirectory(dir=PACKAGE) as scratch:
+        built = Path(scratch) / library.name
+        try:
+            sys.path.insert(0, str(NATIVE))
+            runpy.run_path(str(NATIVE / "build.py"))["build"](built)
+        except Exception as error:  # whatever stops the compiler, the Python package still works
+            library.unlink(missing_ok=True)
+            reason = " ".join(str(error).split())[:300]
+            print(f"{names['MISSING_LIBRARY']} [{reason}]", file=sys.stderr)
+            return
+        finally:
+            sys.path.remove(str(NATIVE))
+        os.replace(built, library)
+
+
+def copy_headers() -> None:
+    """Put the headers that plugins include beside the library."""
+    if (NATIVE / "include").is_dir():
+        shutil.copytree(NATIVE / "include", PACKAGE / "include", dirs_exist_ok=True)
+
+
+class BuildPy(build_py):
+    def run(self) -> None:
+        copy_headers()
+        build_native_library()
+        self.__dict__.pop("data_files", None)  # listed before the library existed
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)  # no leftovers of an earlier build in the wheel
+        super().run()
+
+
+class PlatformWheel(bdist_wheel):
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+class PlatformDistribution(Distribution):
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+setup(cmdclass={"build_py": BuildPy, "bdist_wheel": PlatformWheel}, distclass=PlatformDistribution)
