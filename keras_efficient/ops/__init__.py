@@ -1,6 +1,7 @@
 """The contract: ops with their reference, attributes, cost and kernel, and the context that layers run in."""
 
 from keras_efficient.ops.attributes import Attributes, attribute, choice
+from keras_efficient.ops.branch import branch
 from keras_efficient.ops.context import (
     Event,
     executed_when,
@@ -25,6 +26,7 @@ __all__ = [
     "Event",
     "Op",
     "attribute",
+    "branch",
     "choice",
     "executed_when",
     "execution_mask",

@@ -21,11 +21,13 @@ class Event:
         name: What ran, an op's or a layer's name.
         dense: Multiply-adds per sample with every gate open.
         executed: Multiply-adds per sample really needed, a tensor of shape `[B]` or `[1]`.
+        by_op: Whether an op with a kernel of its own did it; the kernels count those themselves.
     """
 
     name: str
     dense: float
     executed: Tensor
+    by_op: bool = False
 
 
 _skipping = contextvars.ContextVar("keras_efficient_skipping", default=False)
@@ -65,12 +67,12 @@ def is_recording() -> bool:
     return _events.get() is not None
 
 
-def record(name: str, dense: float, executed: Tensor) -> None:
+def record(name: str, dense: float, executed: Tensor, by_op: bool = False) -> None:
     """Note that something ran. `executed` is `[B]` multiply-adds, before the masks of `executed_when`."""
     events = _events.get()
     if events is not None:
         mask = _mask.get()
-        events.append(Event(name, float(dense), executed if mask is None else executed * mask))
+        events.append(Event(name, float(dense), executed if mask is None else executed * mask, by_op))
 
 
 def executed_when(mask: Tensor) -> contextlib.AbstractContextManager[Tensor]:

@@ -108,14 +108,17 @@ class Op:
         from keras import ops
 
         shapes = [tuple(tensor.shape) for tensor in tensors]
+        dense = self.cost(shapes, attributes).macs
+        if context.op_caller() is not None:
+            context.record(self.name, dense, ops.ones((1,)) * dense, by_op=True)
+            return
         counts = [
             ops.sum(ops.cast(ops.not_equal(tensor, 0), "float32"), axis=-1)
             for argument, tensor in zip(self.arguments, tensors, strict=True)
             if argument.kind == "gate"
         ]
-        dense = self.cost(shapes, attributes).macs
         executed = self.cost(shapes, attributes, counts).macs if counts else ops.ones((1,)) * dense
-        context.record(self.name, dense, executed)
+        context.record(self.name, dense, executed, by_op=True)
 
 
 _ops: dict[str, Op] = {}
