@@ -59,6 +59,6 @@ def stratified_parts(labels: np.ndarray, shares: tuple[int, ...]) -> list[np.nda
 
 
 def as_images(raw: np.ndarray, std: float) -> np.ndarray:
-    """Pixels `[N, height, width]` or `[N, height, width, channels]` to float32 images with a channel axis, over `std`."""
+    """Pixels `[N, height, width]` or `[N, height, width, channels]` to float32 images with a channel axis."""
     images = raw.astype("float32") / np.float32(std)
     return images[..., np.newaxis] if images.ndim == 3 else images
