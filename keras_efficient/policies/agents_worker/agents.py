@@ -1,0 +1,190 @@
+"""The three TF-Agents agents, each with one hidden network for "continue" and "exit"."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+from numpy.typing import NDArray
+from tf_agents.agents.dqn import dqn_agent
+from tf_agents.agents.ppo import ppo_clip_agent
+from tf_agents.agents.reinforce import reinforce_agent
+from tf_agents.networks import sequential
+from tf_agents.replay_buffers import tf_uniform_replay_buffer
+from tf_agents.trajectories import time_step as ts
+from tf_agents.trajectories import trajectory
+
+from .exit_chain import EXIT
+
+
+class Trainer:
+    """One agent with its environment: `iterate` collects and learns once, `leaves` decides greedily."""
+
+    steps: int  # decisions per place of the batch and iteration
+
+    def __init__(self, environment: Any, config: dict[str, Any]) -> None:
+        self.environment = environment
+        self.config = config
+        self.hidden = [tf_keras.layers.Dense(units, activation="relu") for units in config["hidden_units"]]
+        self.head = tf_keras.layers.Dense(
+            2, kernel_initializer=tf_keras.initializers.RandomUniform(-0.03, 0.03), name="head"
+        )
+        self.agent = self.make_agent(tf_keras.optimizers.Adam(config["learning_rate"]))
+        self.agent.initialize()
+        self.action = tf.function(self.agent.collect_policy.action)
+        self.greedy_action = tf.function(self.agent.policy.action)
+
+    def make_agent(self, optimizer: Any) -> Any:
+        raise NotImplementedError
+
+    def iterate(self, progress: float) -> None:
+        """Collects and learns once. `progress` is the share of the iterations that is done."""
+        raise NotImplementedError
+
+    def specs(self) -> tuple[Any, Any]:
+        return self.environment.time_step_spec(), self.environment.action_spec()
+
+    def network(self, *layers: Any) -> Any:
+        return sequential.Sequential(layers, input_spec=self.environment.observation_spec())
+
+    def actor(self) -> Any:
+        to_distribution = tf_keras.layers.Lambda(lambda logits: tfp.distributions.Categorical(logits=logits))
+        return self.network(*self.hidden, self.head, to_distribution)
+
+    def critic(self) -> Any:
+        widths = self.config["hidden_units"]
+        layers = [tf_keras.layers.Dense(units, activation="relu") for units in widths]
+        flatten = tf_keras.layers.Lambda(lambda value: tf.squeeze(value, -1))
+        return self.network(*layers, tf_keras.layers.Dense(1), flatten)
+
+    def collect(self, steps: int) -> Any:
+        """`steps` transitions of every place, `[B, steps, ...]`, starting with new episodes."""
+        time_step, transitions = self.environment.reset(), []
+        for _ in range(steps):
+            action = self.action(time_step)
+            following = self.environment.step(action.action)
+            transitions.append(trajectory.from_transition(time_step, action, following))
+            time_step = following
+        return tf.nest.map_structure(lambda *parts: tf.stack(parts, axis=1), *transitions)
+
+    def leaves(self, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Greedy decisions `[N, K - 1]` for observations `[N, K, D]`."""
+        flat = observations[:, :-1].reshape(-1, observations.shape[-1])
+        action = self.greedy_action(ts.restart(tf.constant(flat), batch_size=len(flat))).action
+        return np.asarray(action.numpy().reshape(len(observations), -1) == EXIT)
+
+    def layers(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Kernel and bias of each dense layer of the deciding network; the last has the units "continue", "exit"."""
+        return [tuple(weight.numpy() for weight in layer.weights) for layer in (*self.hidden, self.head)]
+
+
+class PolicyGradient(Trainer):
+    """What PPO and REINFORCE share: whole episodes of the present policy, used for one update."""
+
+    def iterate(self, progress: float) -> None:
+        steps = 2 * (self.config["num_exits"] - 1) + 1
+        self.train(only_whole_episodes(self.collect(steps)))
+
+    def train(self, experience: Any) -> None:
+        self.agent.train(experience)
+
+
+class Ppo(PolicyGradient):
+    def make_agent(self, optimizer: Any) -> Any:
+        agent = ppo_clip_agent.PPOClipAgent(
+            *self.specs(),
+            optimizer=optimizer,
+            actor_net=self.actor(),
+            value_net=self.critic(),
+            importance_ratio_clipping=0.2,
+            lambda_value=1.0,
+            discount_factor=1.0,
+            entropy_regularization=self.config["entropy"],
+            num_epochs=10,
+            use_gae=True,
+            normalize_rewards=False,
+            normalize_observations=False,
+        )
+        agent.train = tf.function(agent.train)
+        return agent
+
+
+class Reinforce(PolicyGradient):
+    def make_agent(self, optimizer: Any) -> Any:
+        agent = reinforce_agent.ReinforceAgent(
+            *self.specs(),
+            actor_network=self.actor(),
+            optimizer=optimizer,
+            value_network=self.critic(),
+            gamma=1.0,
+            normalize_returns=False,
+            entropy_regularization=self.config["entropy"],
+        )
+        agent.train = tf.function(agent.train)
+        return agent
+
+
+class Dqn(Trainer):
+    """Deep Q-learning with double estimators, from a replay buffer of all transitions met."""
+
+    def make_agent(self, optimizer: Any) -> Any:
+        self.epsilon = tf.Variable(1.0, trainable=False)
+        agent = dqn_agent.DdqnAgent(
+            *self.specs(),
+            q_network=self.network(*self.hidden, self.head),
+            optimizer=optimizer,
+            epsilon_greedy=lambda: self.epsilon,
+            gamma=1.0,
+            target_update_tau=0.05,
+            target_update_period=1,
+            td_errors_loss_fn=tf.math.squared_difference,
+        )
+        self.buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(
+            agent.collect_data_spec, batch_size=self.environment.batch_size, max_length=200
+        )
+        return agent
+
+    def iterate(self, progress: float) -> None:
+        self.epsilon.assign(max(0.1, 1.0 - 2.0 * progress))
+        experience = self.collect(2 * (self.config["num_exits"] - 1) + 1)
+        for step in range(experience.reward.shape[1]):
+            self.buffer.add_batch(tf.nest.map_structure(lambda part, step=step: part[:, step], experience))
+        if progress == 0.0:
+            self.samples = iter(self.buffer.as_dataset(sample_batch_size=256, num_steps=2).prefetch(2))
+        self.train_often()
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def train_often(self) -> None:
+        for _ in tf.range(20):
+            experience, _ = next(self.samples)
+            self.agent.train(experience)
+
+
+def only_whole_episodes(experience: Any) -> Any:
+    """Marks the steps after each place's last finished episode as boundaries, which the losses leave out."""
+    ends = experience.next_step_type.numpy() == ts.StepType.LAST
+    unfinished = np.cumsum(ends[:, ::-1], axis=1)[:, ::-1] == 0
+    step_type = np.where(unfinished, ts.StepType.LAST, experience.step_type.numpy()).astype(np.int32)
+    next_step_type = np.where(unfinished, ts.StepType.FIRST, experience.next_step_type.numpy()).astype(np.int32)
+    return experience._replace(step_type=tf.constant(step_type), next_step_type=tf.constant(next_step_type))
+
+
+AGENTS: dict[str, type[Trainer]] = {"ppo": Ppo, "reinforce": Reinforce, "dqn": Dqn}
+
+
+def merge_exit_index(
+    layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], num_exits: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """The network as `LearnedPolicy` holds it.
+
+    The one-hot rows of the first kernel become a bias per exit but the last, and the two outputs become their
+    difference, "exit" minus "continue".
+    """
+    kernel, bias = layers[0]
+    num_features = len(kernel) - num_exits
+    first = (kernel[:num_features], bias + kernel[num_features:-1])
+    kernel, bias = layers[-1]
+    last = (kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1])
+    return [first, *layers[1:-1], last]

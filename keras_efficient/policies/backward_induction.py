@@ -1,0 +1,193 @@
+"""Dynamic programming from the last exit back to the first, on cached data: no sampling, no gradient descent."""
+
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_efficient.layers.exit_features import EXIT_FEATURES
+from keras_efficient.policies.evaluation import evaluate
+from keras_efficient.policies.exact import exact_backward_induction
+from keras_efficient.policies.exit_data import ExitData
+from keras_efficient.policies.exit_policy import ExitPolicy, check_exit_index, check_num_exits
+from keras_efficient.policies.ridge import cross_fitted_ridge
+
+Basis = Literal["hinge", "step"]
+_NEVER = 2.0  # a knot that no feature reaches
+
+
+@keras.saving.register_keras_serializable(package="keras_efficient")
+class BackwardInduction(ExitPolicy):
+    """Leaves where leaving is worth more than going on, by (fitted) backward induction.
+
+    With `R_k = correct_k - trade_off * cost_k`, the reward of leaving at exit `k`, the values are, from the last exit back,
+
+        V_K = R_K;   A_k = E[R_k - V_{k+1} | features of exit k];   V_k = R_k if A_k > 0 else V_{k+1}
+
+    and the score is the advantage `A_k`, a sum over features `x_f` and knots `t_fm` of exit `k`,
+
+        A_k(x) = offset_k + sum_fm kernel_kfm * relu(x_f - t_kfm)       (basis "hinge")
+        A_k(x) = offset_k + sum_fm kernel_kfm * [x_f >= t_kfm]          (basis "step")
+
+    One regression of the difference stands for the two of "leave" and "go on": they have the same basis, and what makes
+    an input hard at both exits cancels. `fit` makes a policy; a policy made by hand has all weights 0 and never leaves
+    before the last exit.
+
+    Args:
+        num_exits: Number of exits of the network, at least 2.
+        num_knots: Knots per feature (hinge), or one less than the number of states per exit (step).
+        basis: `"hinge"` or `"step"`.
+
+    Example:
+
+    >>> policy = BackwardInduction.fit(held_out, trade_off=0.3)
+    >>> decide(policy, test.features)
+    """
+
+    def __init__(self, num_exits: int, num_knots: int = 8, basis: Basis = "hinge", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_exits = check_num_exits(num_exits)
+        if isinstance(num_knots, bool) or not isinstance(num_knots, int | np.integer) or num_knots < 1:
+            raise ValueError(
+                f"Invalid value for argument `num_knots`. Expected an integer of at least 1. Received: {num_knots!r}"
+            )
+        if basis not in ("hinge", "step"):
+            raise ValueError(f"Invalid value for argument `basis`. Expected 'hinge' or 'step'. Received: {basis!r}")
+        self.num_knots = int(num_knots)
+        self.basis = basis
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = (self.num_exits - 1, len(EXIT_FEATURES), self.num_knots)
+        self.knots = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="knots")
+        self.kernel = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="kernel")
+        self.offset = self.add_weight(shape=shape[:1], initializer="zeros", trainable=False, name="offset")
+
+    def call(self, features: Any, exit_index: int) -> Any:
+        check_exit_index(exit_index, self.num_exits)
+        if exit_index == self.num_exits - 1:
+            return ops.ones_like(features[:, 0])
+        distance = ops.expand_dims(features, -1) - self.knots[exit_index]
+        basis = ops.relu(distance) if self.basis == "hinge" else ops.cast(distance >= 0, distance.dtype)
+        return ops.sum(basis * self.kernel[exit_index], axis=(1, 2)) + self.offset[exit_index]
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"num_exits": self.num_exits, "num_knots": self.num_knots, "basis": self.basis}
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def fit(
+        cls,
+        data: ExitData,
+        trade_off: float,
+        *,
+        num_knots: int = 8,
+        basis: Basis = "hinge",
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> "BackwardInduction":
+        """Fits the policy that earns the most on held-out data.
+
+        Args:
+            data: `ExitData` of at least two inputs that the network was not trained on; a few hundred are enough.
+            trade_off: Accuracy that one is ready to give for the cost of one full network, at least 0.
+            num_knots: Knots per feature, at quantiles of the data.
+            basis: `"hinge"`: ridge regression of the advantage on piecewise linear functions of confidence, entropy and
+                margin. Its penalty is chosen, and the decisions inside `V_k` are made, by five-fold cross-fitting, so
+                that an input never decides with a regression that has seen it: otherwise the values of late exits are too
+                good and the policy goes on too often. `"step"`: confidence falls into `num_knots + 1` bins of equally many
+                inputs at each exit, and the finite chain of these states is solved by `exact_backward_induction`.
+            seed: Seed of the folds.
+        """
+        policy = cls(num_exits=data.num_exits, num_knots=num_knots, basis=basis, **kwargs)
+        policy.build((None, len(EXIT_FEATURES)))
+        solve = _fit_hinges if basis == "hinge" else _fit_steps
+        for weight, value in zip(policy.weights, solve(data, trade_off, num_knots, seed), strict=True):
+            weight.assign(value.astype(np.float32))
+        return policy
+
+
+def trade_off_for_budget(data: ExitData, budget: float, *, basis: Basis = "hinge", seed: int = 0) -> float:
+    """The smallest trade-off at which backward induction keeps the mean cost on `data` within `budget`.
+
+    Found by bisection to 1 % of itself, for whoever thinks in cost rather than in prices: give the result to
+    `BackwardInduction.fit` or `ExitPolicyTrainer`.
+
+    Args:
+        data: `ExitData` as for `BackwardInduction.fit`.
+        budget: Mean cost, at least that of the first exit and at most 1.
+    """
+    if not data.costs[0] <= budget <= 1:
+        raise ValueError(
+            "Invalid value for argument `budget`. Expected a mean cost between that of leaving at the first exit, "
+            f"{data.costs[0]:.4g}, and 1. Received: {budget}"
+        )
+
+    def within(trade_off: float) -> bool:
+        return evaluate(BackwardInduction.fit(data, trade_off, basis=basis, seed=seed), data).cost <= budget
+
+    low, high = 0.0, 0.01
+    if within(low):
+        return low
+    while not within(high):
+        low, high = high, high * 4
+        if high > 1e6:  # costs nearly equal; every policy leaves at once long before
+            break
+    while high - low > 0.01 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if within(middle) else (middle, high)
+    return high
+
+
+Weights = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def _fit_hinges(data: ExitData, trade_off: float, num_knots: int, seed: int) -> Weights:
+    knots, kernel, offset = _zeros(data.num_exits, num_knots)
+    rewards = data.rewards(trade_off)
+    if len(data) < 2:
+        raise ValueError("Invalid value for argument `data`. Expected at least two inputs. Received: one")
+    folds = np.random.default_rng(seed).permutation(len(data)) % min(5, len(data))
+    value = rewards[:, -1]
+    for k in reversed(range(data.num_exits - 1)):
+        features = data.features[:, k].astype(np.float64)
+        knots[k] = np.quantile(features, np.linspace(0, 1, num_knots, endpoint=False), axis=0).T
+        columns = np.maximum(features[:, :, None] - knots[k], 0.0).reshape(len(data), -1)
+        weights, offset[k], unseen = cross_fitted_ridge(columns, rewards[:, k] - value, folds)
+        kernel[k] = weights.reshape(kernel[k].shape)
+        value = np.where(unseen > 0, rewards[:, k], value)
+    return knots, kernel, offset
+
+
+def _fit_steps(data: ExitData, trade_off: float, num_knots: int, seed: int) -> Weights:
+    del seed  # nothing is drawn
+    knots, kernel, offset = _zeros(data.num_exits, num_knots)
+    confidence = data.features[:, :, EXIT_FEATURES.index("confidence")]
+    edges = [np.unique(np.quantile(column, np.linspace(0, 1, num_knots + 2)[1:-1])) for column in confidence.T]
+    edges = [edge[edge > column.min()].astype(np.float32) for edge, column in zip(edges, confidence.T, strict=True)]
+    states = [np.searchsorted(edge, column, side="right") for edge, column in zip(edges, confidence.T, strict=True)]
+
+    sizes = [len(edge) + 1 for edge in edges]
+    rewards = data.rewards(trade_off)
+    inputs = [np.maximum(np.bincount(state, minlength=size), 1) for state, size in zip(states, sizes, strict=True)]
+    exit_rewards = [
+        np.bincount(state, weights=rewards[:, k], minlength=size) / inputs[k]
+        for k, (state, size) in enumerate(zip(states, sizes, strict=True))
+    ]
+    transitions = [
+        np.bincount(here * there_size + there, minlength=here_size * there_size).reshape(here_size, there_size)
+        for here, there, here_size, there_size in zip(states, states[1:], sizes, sizes[1:], strict=False)
+    ]
+    solution = exact_backward_induction(exit_rewards, transitions)
+    for k, continue_value in enumerate(solution.continue_values):
+        advantage = np.where(np.isfinite(continue_value), exit_rewards[k] - continue_value, 0.0)
+        knots[k, 0, : len(edges[k])] = edges[k]
+        kernel[k, 0, : len(edges[k])] = np.diff(advantage)
+        offset[k] = advantage[0]
+    return knots, kernel, offset
+
+
+def _zeros(num_exits: int, num_knots: int) -> Weights:
+    shape = (num_exits - 1, len(EXIT_FEATURES), num_knots)
+    return np.full(shape, _NEVER), np.zeros(shape), np.zeros(num_exits - 1)

@@ -1,0 +1,71 @@
+"""What a policy earns on cached data, and the two marks to hold it against: the best fixed exit and the oracle."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from keras_efficient.policies.exit_data import ExitData
+from keras_efficient.policies.exit_policy import ExitPolicy, decide
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyResult:
+    """Outcome of a policy on `ExitData`.
+
+    Attributes:
+        accuracy: Share of inputs classified right at the exit they take.
+        cost: Mean cost of the exits taken; 1 is the whole network.
+        reward: `accuracy - trade_off * cost`, or None where no trade-off was given.
+        exit_shares: Share of the inputs that takes each exit; they sum to 1.
+    """
+
+    accuracy: float
+    cost: float
+    reward: float | None
+    exit_shares: tuple[float, ...]
+
+
+def evaluate(policy: ExitPolicy, data: ExitData, trade_off: float | None = None) -> PolicyResult:
+    """Runs a policy over cached data, all inputs at once.
+
+    Args:
+        policy: Any exit policy.
+        data: `ExitData` that the policy was not tuned on.
+        trade_off: Price of one full network in accuracy; gives the result a reward.
+    """
+    return evaluate_exits(decide(policy, data.features), data, trade_off)
+
+
+def evaluate_exits(exit_index: ArrayLike, data: ExitData, trade_off: float | None = None) -> PolicyResult:
+    """The result of leaving at the given exits, `[N]` integers in `[0, K)`."""
+    taken = np.asarray(exit_index)
+    valid = taken.shape == (len(data),) and np.issubdtype(taken.dtype, np.integer)
+    if not valid or taken.min() < 0 or taken.max() >= data.num_exits:
+        raise ValueError(
+            f"Invalid value for argument `exit_index`. Expected {len(data)} integers in [0, {data.num_exits}). "
+            f"Received: shape {taken.shape}, dtype {taken.dtype}"
+        )
+    counts = np.bincount(taken, minlength=data.num_exits)
+    accuracy = float(np.mean(data.correct[np.arange(len(data)), taken]))
+    cost = float(counts @ data.costs / len(data))
+    reward = None if trade_off is None else float(_earned(data.rewards(trade_off), taken).mean())
+    return PolicyResult(accuracy, cost, reward, tuple(float(share) for share in counts / len(data)))
+
+
+def best_fixed_exit(data: ExitData, trade_off: float) -> tuple[int, PolicyResult]:
+    """The single exit with the highest mean reward (the cheaper one of equals), and its result.
+
+    A policy that does not beat it spends its decisions for nothing: a static network would do.
+    """
+    exit_index = int(data.rewards(trade_off).mean(axis=0).argmax())
+    return exit_index, evaluate_exits(np.full(len(data), exit_index), data, trade_off)
+
+
+def oracle(data: ExitData, trade_off: float) -> PolicyResult:
+    """The result of a policy that knows the labels: the highest reward that any policy can reach on this data."""
+    return evaluate_exits(data.rewards(trade_off).argmax(axis=1), data, trade_off)
+
+
+def _earned(rewards: NDArray[np.float64], taken: NDArray[np.int64]) -> NDArray[np.float64]:
+    return rewards[np.arange(len(rewards)), taken]

@@ -1,0 +1,100 @@
+"""A small network that decides when to leave: what `ExitPolicyTrainer` returns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import ArrayLike
+
+from keras_efficient.layers.exit_features import EXIT_FEATURES
+from keras_efficient.ops.context import record
+from keras_efficient.ops.macs import dense_macs
+from keras_efficient.policies.exit_policy import ExitPolicy, check_exit_index, check_num_exits
+
+
+@keras.saving.register_keras_serializable(package="keras_efficient")
+class LearnedPolicy(ExitPolicy):
+    """A multilayer perceptron on the standardised features of an exit, one network for all exits.
+
+    With `x` the features and `k` the exit,
+
+        h_1 = relu((x - mean_k) * scale_k @ W_1 + b_1k);   h_i = relu(h_{i-1} @ W_i + b_i);   score = h_L @ w + b
+
+    The first layer's bias belongs to the exit, as if a one-hot exit index were a further input. Mean and scale are
+    weights, so the layer takes raw features, and is saved and exported whole. A policy made by hand has random weights;
+    `ExitPolicyTrainer.fit` makes a useful one.
+
+    Args:
+        num_exits: Number of exits of the network, at least 2.
+        hidden_units: Width of each hidden layer; at least one.
+    """
+
+    def __init__(self, num_exits: int, hidden_units: Sequence[int] = (32,), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_exits = check_num_exits(num_exits)
+        self.hidden_units = check_hidden_units(hidden_units)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        num_features, exits = len(EXIT_FEATURES), self.num_exits - 1
+        self.mean = self.add_weight(
+            shape=(exits, num_features), initializer="zeros", trainable=False, name="mean"
+        )
+        self.scale = self.add_weight(shape=(exits, num_features), initializer="ones", trainable=False, name="scale")
+        widths = (num_features, *self.hidden_units, 1)
+        self.kernels, self.biases = [], []
+        for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+            bias_shape = (exits, outputs) if i == 0 else (outputs,)
+            self.kernels.append(
+                self.add_weight(shape=(inputs, outputs), initializer="glorot_uniform", name=f"kernel_{i}")
+            )
+            self.biases.append(self.add_weight(shape=bias_shape, initializer="zeros", name=f"bias_{i}"))
+
+    def call(self, features: Any, exit_index: int) -> Any:
+        check_exit_index(exit_index, self.num_exits)
+        if exit_index == self.num_exits - 1:
+            return ops.ones_like(features[:, 0])
+        hidden = (features - self.mean[exit_index]) * self.scale[exit_index]
+        hidden = ops.matmul(hidden, self.kernels[0]) + self.biases[0][exit_index]
+        for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
+            hidden = ops.matmul(ops.relu(hidden), kernel) + bias
+        macs = sum(dense_macs(*kernel.shape) for kernel in self.kernels)
+        record(self.name, macs, ops.full((1,), macs, dtype="float32"))
+        return ops.squeeze(hidden, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_exits": self.num_exits, "hidden_units": list(self.hidden_units)}
+
+    @classmethod
+    def from_arrays(
+        cls, mean: ArrayLike, scale: ArrayLike, layers: Sequence[tuple[ArrayLike, ArrayLike]], **kwargs: Any
+    ) -> "LearnedPolicy":
+        """Makes a policy from trained numbers.
+
+        Args:
+            mean: `[K - 1, 4]`, subtracted from the features of each exit but the last.
+            scale: `[K - 1, 4]`, multiplied after that.
+            layers: `(kernel, bias)` of each dense layer, the first bias `[K - 1, units]`, the last layer of one unit.
+        """
+        mean = np.asarray(mean)
+        hidden_units = [np.shape(kernel)[1] for kernel, _ in layers[:-1]]
+        policy = cls(num_exits=len(mean) + 1, hidden_units=hidden_units, **kwargs)
+        policy.build((None, len(EXIT_FEATURES)))
+        policy.mean.assign(mean)
+        policy.scale.assign(np.asarray(scale))
+        for kernel, bias, arrays in zip(policy.kernels, policy.biases, layers, strict=True):
+            kernel.assign(np.asarray(arrays[0]))
+            bias.assign(np.asarray(arrays[1]))
+        return policy
+
+
+def check_hidden_units(hidden_units: Sequence[int]) -> tuple[int, ...]:
+    """Raises a `ValueError` unless `hidden_units` holds at least one positive integer; returns it as a tuple."""
+    units = tuple(hidden_units) if isinstance(hidden_units, list | tuple) else ()
+    if not units or any(not isinstance(unit, int | np.integer) or unit < 1 for unit in units):
+        raise ValueError(
+            "Invalid value for argument `hidden_units`. Expected at least one positive integer per hidden layer. "
+            f"Received: {hidden_units!r}"
+        )
+    return tuple(int(unit) for unit in units)
