@@ -1,0 +1,149 @@
+"""int8 files: ranges are calibrated in Keras and written into the traced graph as fake-quant nodes.
+
+The converter's own calibration never enters a branch that its inputs do not take, and stops at ops that it does not know. So the
+model runs once over the representative data with everything computed, the range of every layer's inputs and outputs is noted,
+and while the exporter traces, each of those tensors passes a fake-quant node with that range (twice around a branch, so that
+both sides know it). The converter then makes int8 of all builtin ops; our own ops stay float32 between dequantise and quantise.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_efficient.cost.observe import replaced_calls
+from keras_efficient.tflite_export import flatbuffer
+from keras_efficient.tflite_export.extras import require
+from keras_efficient.tflite_export.prune import decomposition_indices
+from keras_efficient.tflite_export.trace import InputSpec, call_model
+
+Tensor = Any
+BATCH = 64
+FUSED = (keras.layers.BatchNormalization, keras.layers.Activation, keras.layers.ReLU)
+SILENT = (keras.layers.InputLayer, keras.layers.Dropout)
+
+
+@dataclasses.dataclass
+class Range:
+    """Smallest and largest value seen, with 0 inside as affine quantisation needs it."""
+
+    low: float = 0.0
+    high: float = 0.0
+
+    def widen(self, tensor: Tensor) -> None:
+        """Takes a tensor's values in."""
+        values = keras.ops.convert_to_numpy(tensor)
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
+
+
+@dataclasses.dataclass
+class Site:
+    """What is known of one layer: the ranges of its inputs and outputs by position, and who reads each output."""
+
+    inputs: dict[int, Range]
+    outputs: dict[int, Range]
+    fused_readers: dict[int, bool]
+
+
+def calibrated(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Runs the model over the data; returns a context in which its layers place fake-quant nodes with those ranges."""
+    sites = observe(model, specs, data)
+
+    @contextlib.contextmanager
+    def quantizing() -> Iterator[None]:
+        def call(layer: keras.Layer, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            site = sites.get(id(layer))
+            if site is None:
+                return original(*args, **kwargs)
+            if not isinstance(layer, FUSED):
+                args, kwargs = _mapped_inputs(args, kwargs, lambda i, t: _fake_quant(t, site.inputs.get(i)))
+            outputs = original(*args, **kwargs)
+            flat = keras.tree.flatten(outputs)
+            placed = [t if site.fused_readers.get(i, False) else _fake_quant(t, site.outputs.get(i)) for i, t in enumerate(flat)]
+            return keras.tree.pack_sequence_as(outputs, placed)
+
+        with replaced_calls(model, call):
+            yield
+
+    return quantizing
+
+
+def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[int, Site]:
+    """Ranges of every leaf layer's tensors over the data, by the layer's id."""
+    arrays = data if isinstance(data, dict) else {specs[0].name: data}
+    sites: dict[int, Site] = {}
+    produced: dict[int, tuple[Site, int, Tensor]] = {}
+
+    def call(layer: keras.Layer, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        outputs = original(*args, **kwargs)
+        if isinstance(layer, SILENT):
+            return outputs
+        site = sites.setdefault(id(layer), Site({}, {}, {}))
+        fused = isinstance(layer, FUSED)
+
+        def note(index: int, tensor: Tensor) -> Tensor:
+            site.inputs.setdefault(index, Range()).widen(tensor)
+            if id(tensor) in produced:
+                source, position, _ = produced[id(tensor)]
+                source.fused_readers[position] = source.fused_readers.get(position, True) and fused
+            return tensor
+
+        _mapped_inputs(args, kwargs, note)
+        for index, tensor in enumerate(keras.tree.flatten(outputs)):
+            if _is_float(tensor) and not any(tensor is t for t in keras.tree.flatten((args, kwargs))):
+                site.outputs.setdefault(index, Range()).widen(tensor)
+                produced[id(tensor)] = (site, index, tensor)
+        return outputs
+
+    count = len(next(iter(arrays.values())))
+    with replaced_calls(model, call):
+        for start in range(0, count, BATCH):
+            produced.clear()
+            tensors = [keras.ops.convert_to_tensor(np.asarray(arrays[s.name][start : start + BATCH], s.dtype)) for s in specs]
+            call_model(model, specs, tensors)
+    return sites
+
+
+def _mapped_inputs(args: Any, kwargs: Any, function: Callable[[int, Tensor], Tensor]) -> Any:
+    """Applies a function to every float tensor among the arguments, numbered in order."""
+    flat = keras.tree.flatten((args, kwargs))
+    mapped = [function(index, value) if _is_float(value) else value for index, value in enumerate(flat)]
+    return keras.tree.pack_sequence_as((args, kwargs), mapped)
+
+
+def _is_float(value: Any) -> bool:
+    return keras.ops.is_tensor(value) and "float" in keras.backend.standardize_dtype(value.dtype) and len(value.shape) > 1
+
+
+def _fake_quant(tensor: Tensor, found: Range | None) -> Tensor:
+    if found is None or not _is_float(tensor):
+        return tensor
+    tf = require("tensorflow", "tflite")
+    high = max(found.high, found.low + 1e-6)
+    return tf.quantization.fake_quant_with_min_max_args(tensor, found.low, high, num_bits=8)
+
+
+def quantized_share(model: Any) -> tuple[float, list[str]]:
+    """The share of arithmetic ops (convolution, dense, addition, pooling) with int8 inputs, and a note on those without."""
+    names = flatbuffer.builtin_names()
+    arithmetic = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MEAN", "AVERAGE_POOL_2D", "MAX_POOL_2D", "BATCH_MATMUL"}
+    whole, total = 0, 0
+    left: dict[str, int] = {}
+    decompositions = decomposition_indices(model)
+    for number, subgraph in enumerate(model.subgraphs):
+        for operator in subgraph.operators or []:
+            name = names[flatbuffer.operator_code(model, operator)[0]]
+            if number in decompositions or name not in arithmetic or len(operator.inputs) == 0:
+                continue
+            total += 1
+            if subgraph.tensors[operator.inputs[0]].type == flatbuffer.schema().TensorType.INT8:
+                whole += 1
+            else:
+                left[name] = left.get(name, 0) + 1
+    notes = [f"Stayed float32: {', '.join(f'{count} x {name}' for name, count in sorted(left.items()))}."] if left else []
+    return (whole / total if total else 0.0), notes
+

@@ -1,0 +1,199 @@
+"""Running a file: stock or with the delegate, with what each call executed."""
+
+import ctypes
+import dataclasses
+import os
+import pathlib
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_efficient import _native, ops
+from keras_efficient.tflite_export import flatbuffer, metadata
+from keras_efficient.tflite_export.runtime import Runtime, find_runtime
+
+Array = NDArray[Any]
+OWN_OUTPUTS = ("exit_index", "macs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What one call of a `Runner` gave.
+
+    Attributes:
+        outputs: Arrays by output name, first dimension N.
+        exit_index: `[N]` index of the exit taken, None for a model without an exit policy.
+        executed_macs: `[N]` multiply-adds that were really executed: the builtin ops of the branches that ran, and the ops'
+            kernels by their own counters (without the delegate: the ops in full, since their decomposition computes everything).
+    """
+
+    outputs: dict[str, Array]
+    exit_index: NDArray[np.int32] | None
+    executed_macs: NDArray[np.float64]
+
+    @property
+    def output(self) -> Array:
+        """The only output, or the one called `output`."""
+        return self.outputs["output"] if "output" in self.outputs else next(iter(self.outputs.values()))
+
+
+class _Stats(ctypes.Structure):
+    """The buffer that kernels count into; its address is the delegate's option `stats`."""
+
+    _fields_ = [("size_bytes", ctypes.c_uint64), ("executed_macs", ctypes.c_uint64), ("kernel_calls", ctypes.c_uint64)]
+
+
+def delegate_path() -> pathlib.Path:
+    """The shared library with the delegate, for anybody's own interpreter.
+
+    Raises:
+        FileNotFoundError: One sentence, where the package was installed without a C compiler.
+    """
+    return _native.library_path()
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    delegate: str = "auto",
+    num_threads: int = 1,
+    runtime: str | None = None,
+    plugins: list[str] | None = None,
+) -> "Runner":
+    """Loads a `.tflite` file.
+
+    Args:
+        path: The file.
+        delegate: `"auto"` (our kernels where the library is installed), `"none"` (stock), or the path of a library.
+        num_threads: Threads of builtin ops and kernels.
+        runtime: `"ai_edge_litert"`, `"tensorflow"` or `"tflite_runtime"`; the first one that is installed where None.
+        plugins: Paths of further kernel libraries; those of installed plugin packages are found by themselves.
+
+    Raises:
+        ValueError: If the file is no TFLite file, or the runtime is too old for it; one sentence that names the version.
+        FileNotFoundError: If the file or the library does not exist.
+        ImportError: If no runtime is installed.
+    """
+    if num_threads < 1:
+        raise ValueError(f"Invalid value for argument `num_threads`. Expected at least 1. Received: {num_threads}")
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"Invalid value for argument `path`. Expected a .tflite file. Received: {file} (not there)")
+    content = file.read_bytes()
+    library: pathlib.Path | None = None
+    if delegate == "auto":
+        try:
+            library = delegate_path()
+        except FileNotFoundError as error:
+            warnings.warn(str(error), stacklevel=2)
+    elif delegate != "none":
+        library = pathlib.Path(delegate)
+        if not library.is_file():
+            raise FileNotFoundError(
+                f"Invalid value for argument `delegate`. Expected 'auto', 'none' or the path of a library. Received: {delegate!r}"
+            )
+    return Runner(content, find_runtime(runtime), library, num_threads, plugins)
+
+
+class Runner:
+    """A loaded file. Call it with one array, or with arrays by input name; see `load`.
+
+    A file with exits or layer gates takes one sample at a time; batches are run sample by sample. A `Runner` belongs to one
+    thread at a time; load one per thread.
+    """
+
+    def __init__(
+        self, content: bytes, runtime: Runtime, library: pathlib.Path | None, num_threads: int, plugins: list[str] | None = None
+    ):
+        self.metadata = _file_metadata(content)
+        self._content = content
+        self._stats = _Stats(ctypes.sizeof(_Stats), 0, 0)
+        delegates = []
+        if library is not None:
+            paths = plugins if plugins is not None else _plugin_libraries()
+            options = {"stats": str(ctypes.addressof(self._stats))}
+            if paths:
+                options["plugins"] = os.pathsep.join(paths)
+            delegates.append(runtime.load_delegate(library, options))
+        self.interpreter = runtime.interpreter(content, delegates, num_threads, self.metadata)
+        self._signature = self.interpreter.get_signature_runner()
+        self._inputs = self._signature.get_input_details()
+        self._kernels = library is not None
+        self.delegated_ops = _delegated_ops(self.interpreter, library is not None)
+
+    @property
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by input name; -1 is a free dimension."""
+        return {name: tuple(int(size) for size in detail["shape_signature"]) for name, detail in self._inputs.items()}
+
+    def __call__(self, x: Any = None, **inputs: Any) -> Result:
+        """Runs a batch `[N, ...]`, one array or arrays by input name.
+
+        Raises:
+            ValueError: If an input is missing, unknown, or of the wrong shape or dtype.
+        """
+        arrays = self._check(x, inputs)
+        count = len(next(iter(arrays.values())))
+        fixed = all(detail["shape_signature"][0] == 1 for detail in self._inputs.values())
+        pieces = [slice(i, i + 1) for i in range(count)] if fixed else [slice(0, count)]
+        outputs: list[dict[str, Array]] = []
+        macs: list[float] = []
+        for piece in pieces:
+            self._stats.executed_macs = 0
+            one = self._signature(**{name: array[piece] for name, array in arrays.items()})
+            outputs.append(one)
+            size = 1 if fixed else count
+            macs += [self._executed(one, size)] * size
+        merged = {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0] if name != "macs"}
+        exit_index = merged.pop("exit_index", None) if "exits" in self.metadata else None
+        return Result(merged, exit_index, np.asarray(macs, "float64"))
+
+    def _executed(self, outputs: dict[str, Array], samples: int) -> float:
+        """Multiply-adds per sample of the call that just ended."""
+        known = self.metadata.get("macs", {})
+        builtin, dense_ops = outputs["macs"] if "macs" in outputs else (known.get("builtin", 0.0), known.get("ops", 0.0))
+        by_kernels = self._kernels and bool(self.delegated_ops)
+        return float(builtin) + (self._stats.executed_macs / samples if by_kernels else float(dense_ops))
+
+    def _check(self, x: Any, inputs: dict[str, Any]) -> dict[str, Array]:
+        if x is not None:
+            free = [name for name in self._inputs if name not in inputs]
+            if len(free) != 1:
+                raise ValueError(f"Invalid inputs. Expected arrays by name for {sorted(self._inputs)}. Received one array for {free}")
+            inputs = {free[0]: x, **inputs}
+        if set(inputs) != set(self._inputs):
+            raise ValueError(f"Invalid inputs. Expected {sorted(self._inputs)}. Received: {sorted(inputs)}")
+        arrays = {}
+        for name, detail in self._inputs.items():
+            array = np.asarray(inputs[name])
+            wanted = [int(size) for size in detail["shape_signature"]]
+            if array.ndim != len(wanted) or list(array.shape[1:]) != wanted[1:] or len(array) == 0:
+                raise ValueError(f"Invalid shape for input `{name}`. Expected [N, {wanted[1:]}]. Received: {array.shape}")
+            if array.dtype.kind not in "fiub" or (array.dtype != detail["dtype"] and array.dtype.kind != "f"):
+                raise ValueError(f"Invalid dtype for input `{name}`. Expected {detail['dtype'].__name__}. Received: {array.dtype}")
+            arrays[name] = np.ascontiguousarray(array.astype(detail["dtype"], copy=False))
+        if len({len(array) for array in arrays.values()}) != 1:
+            raise ValueError(f"Invalid inputs. Expected one batch size. Received: { {n: a.shape for n, a in arrays.items()} }")
+        return arrays
+
+
+def _file_metadata(content: bytes) -> dict[str, Any]:
+    """What the file says of itself; nothing where LiteRT's schema is not installed (a bare tflite-runtime)."""
+    try:
+        return metadata.read(flatbuffer.parse(content))
+    except ImportError:
+        return {}
+
+
+def _plugin_libraries() -> list[str]:
+    return sorted({op.library for op in ops.registered_ops().values() if op.library is not None})
+
+
+def _delegated_ops(interpreter: Any, with_delegate: bool) -> int:
+    """Delegate nodes that our library made out of ops."""
+    if not with_delegate:
+        return 0
+    details = getattr(interpreter, "_get_ops_details", lambda: [])()
+    return sum("ke." in str(detail.get("op_name", "")) or detail.get("op_name") == "KerasEfficient" for detail in details)

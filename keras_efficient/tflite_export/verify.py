@@ -1,0 +1,68 @@
+"""Does the file compute what Keras computes? Run inside every `export`, on real inputs where the caller gives some."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_efficient.tflite_export.runner import Runner
+from keras_efficient.tflite_export.trace import InputSpec
+
+Array = NDArray[Any]
+INPUTS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """Largest absolute difference per output, over the inputs that left at the same exit in both."""
+
+    differences: dict[str, float]
+    inputs: int
+    exit_mismatches: int
+
+
+def sample_inputs(specs: Sequence[InputSpec], data: Any, count: int = INPUTS) -> dict[str, Array]:
+    """The first `count` rows of `data` by input name, or seeded noise where `data` is None.
+
+    Raises:
+        ValueError: If the data do not fit the inputs.
+    """
+    if data is None:
+        rng = np.random.default_rng(0)
+        noise = {spec.name: rng.uniform(size=(count, *spec.shape[1:])) * (1 if "float" in spec.dtype else 2) for spec in specs}
+        return {spec.name: noise[spec.name].astype(spec.dtype) for spec in specs}
+    given = data if isinstance(data, dict) else {specs[0].name: data}
+    if set(given) != {spec.name for spec in specs}:
+        raise ValueError(
+            f"Invalid value for argument `representative_data`. Expected arrays for {[s.name for s in specs]}. Received: {sorted(given)}"
+        )
+    arrays = {}
+    for spec in specs:
+        array = np.asarray(given[spec.name])
+        if array.ndim != len(spec.shape) or array.shape[1:] != spec.shape[1:] or len(array) == 0:
+            raise ValueError(
+                f"Invalid value for argument `representative_data`. Expected shape [N, {list(spec.shape[1:])}] for input "
+                f"`{spec.name}`. Received: {array.shape}"
+            )
+        arrays[spec.name] = array[:count].astype(spec.dtype)
+    return arrays
+
+
+def compare(reference: Callable[..., dict[str, Any]], runner: Runner, inputs: dict[str, Array]) -> Parity:
+    """Runs `reference` (arrays in and out, one sample at a time) and the file on the same inputs."""
+    count = len(next(iter(inputs.values())))
+    result = runner(**inputs)
+    rows: list[dict[str, Any]] = []
+    for index in range(count):
+        rows.append(reference(**{name: array[index : index + 1] for name, array in inputs.items()}))
+    expected = {name: np.concatenate([row[name] for row in rows]) for name in result.outputs}
+    same = np.ones(count, bool)
+    if result.exit_index is not None:
+        same = np.concatenate([row["exit_index"] for row in rows]) == result.exit_index
+    differences = {}
+    for name, values in result.outputs.items():
+        gap = np.abs(values.astype("float64") - expected[name].astype("float64"))[same]
+        differences[name] = float(gap.max()) if gap.size else 0.0
+    return Parity(differences, count, int(count - same.sum()))
