@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_efficient.cost.observe import replaced_calls
+from keras_efficient.cost.replace import replaced_calls
 from keras_efficient.tflite_export import flatbuffer
 from keras_efficient.tflite_export.extras import require
 from keras_efficient.tflite_export.prune import decomposition_indices

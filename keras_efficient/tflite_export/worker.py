@@ -49,9 +49,9 @@ def export_in_worker(model: keras.Model, path: pathlib.Path, data: Any, argument
 
 
 def custom_modules(model: keras.Model) -> set[str]:
-    """Modules of layer classes that are neither Keras' nor ours."""
+    """Modules of layer classes that are not Keras' own."""
     names = {type(layer).__module__ for layer in [model, *model._flatten_layers()]}
-    return {name for name in names if name.partition(".")[0] not in ("keras", "keras_efficient")}
+    return {name for name in names if name.partition(".")[0] != "keras"}
 
 
 def main(directory: str) -> None:
