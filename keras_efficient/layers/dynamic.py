@@ -1,0 +1,145 @@
+"""What all layers with gates share: a gate net, the multiply-adds they execute, and their part in a compute budget."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_efficient.layers.gates import hard_gate, soft_gate
+from keras_efficient.ops import context
+from keras_efficient.ops.macs import dense_macs
+
+Tensor = Any
+GATES = ("relu1", None)
+
+
+class DynamicLayer(keras.layers.Layer):
+    """Base of layers that decide per input what they compute.
+
+    A subclass calls `build_gate` and `build_budget` in its `build`, `gate_values` and `spend` in its `call`. In training
+    `spend` adds `budget_coefficient * mean(executed MACs)` to the losses and keeps a running mean in `executed_macs`. Both
+    are scalar weights that `callbacks.ComputeBudget` reads and sets; with the coefficient at 0, where it starts, the layer
+    trains for accuracy alone.
+
+    Args:
+        gate: `"relu1"` for a gate net of its own, `S(x) = min(max(W GAP(x) + b, 0), 1)`, or None for none.
+        gate_threshold: In [0, 1). A gate at or below it is shut.
+        gate_leak: In [0, 1]. Slope of the gradient where the gate is shut or saturated.
+        gate_kernel_initializer: For `W` `[channels, gates]`; default normal with standard deviation 0.01.
+        gate_bias_initializer: For `b` `[gates]`; default 0.9: open, but not saturated.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+        budget_coefficient: Scalar weight, loss per executed MAC.
+        executed_macs: Scalar weight, running mean of the MACs executed per input in training; the dense MACs at first.
+
+    Reference: Xia et al., "Fully Dynamic Inference with Deep Neural Networks", IEEE TETC 2022.
+    """
+
+    running_mean_momentum = 0.9
+
+    def __init__(
+        self,
+        *,
+        gate: str | None = "relu1",
+        gate_threshold: float = 0.01,
+        gate_leak: float = 0.1,
+        gate_kernel_initializer: Any = None,
+        gate_bias_initializer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if gate not in GATES:
+            raise ValueError(f"Invalid value for argument `gate`. Expected 'relu1' or None. Received: {gate!r}")
+        if not 0 <= gate_threshold < 1:
+            raise ValueError(
+                f"Invalid value for argument `gate_threshold`. Expected a number in [0, 1). Received: {gate_threshold!r}"
+            )
+        if not 0 <= gate_leak <= 1:
+            raise ValueError(f"Invalid value for argument `gate_leak`. Expected a number in [0, 1]. Received: {gate_leak!r}")
+        self.gate = gate
+        self.gate_threshold = float(gate_threshold)
+        self.gate_leak = float(gate_leak)
+        self.gate_kernel_initializer = keras.initializers.get(
+            gate_kernel_initializer or keras.initializers.RandomNormal(stddev=0.01)
+        )
+        self.gate_bias_initializer = keras.initializers.get(gate_bias_initializer or keras.initializers.Constant(0.9))
+        self.gate_kernel: Any = None
+        self.gate_bias: Any = None
+        self._gate_macs = 0.0
+        self._dense_macs: float | None = None
+
+    def build_gate(self, channels: int, gates: int) -> None:
+        """Makes the weights of the gate net: `gates` values from the mean of `channels` channels."""
+        self.gate_kernel = self.add_weight(
+            name="gate_kernel", shape=(channels, gates), initializer=self.gate_kernel_initializer
+        )
+        self.gate_bias = self.add_weight(name="gate_bias", shape=(gates,), initializer=self.gate_bias_initializer)
+        self._gate_macs = float(dense_macs(channels, gates))
+
+    def build_budget(self, macs: float | None) -> None:
+        """Makes the two weights of a budget. `macs`: per input with everything open, None where it is not known."""
+        self._dense_macs = None if macs is None else float(macs)
+        scalar = {"shape": (), "dtype": "float32", "trainable": False, "autocast": False}
+        self.budget_coefficient = self.add_weight(
+            name="budget_coefficient", initializer="zeros", aggregation="only_first_replica", **scalar
+        )
+        self.executed_macs = self.add_weight(
+            name="executed_macs",
+            initializer=keras.initializers.Constant(self._dense_macs or 0.0),
+            aggregation="mean",
+            **scalar,
+        )
+
+    @property
+    def dense_macs(self) -> float:
+        """Multiply-adds per input with every gate open, the gate net included.
+
+        Raises:
+            ValueError: If the layer is not built, or was built for inputs of unknown size.
+        """
+        if not self.built:
+            raise ValueError(f"The MACs of layer `{self.name}` are not known. Expected a built layer. Received: not built yet")
+        if self._dense_macs is None:
+            raise ValueError(
+                f"The MACs of layer `{self.name}` are not known. Expected static dimensions behind the batch when it was "
+                f"built. Received: {self.get_build_config()}"
+            )
+        return self._dense_macs
+
+    def gate_values(self, x: Tensor, training: bool | None) -> Tensor:
+        """The gates `[B, gates]` for `x` `[B, ..., channels]`: hard decisions times scale, with a gradient in training."""
+        pooled = ops.mean(x, axis=tuple(range(1, len(x.shape) - 1))) if len(x.shape) > 2 else x
+        values = ops.matmul(pooled, self.gate_kernel) + self.gate_bias
+        context.record(f"{self.name}/gate", self._gate_macs, ops.ones((1,)) * self._gate_macs)
+        if training:
+            return soft_gate(values, self.gate_threshold, self.gate_leak)
+        return hard_gate(values, self.gate_threshold)
+
+    def spend(self, macs: Tensor) -> None:
+        """In training: note and charge for the MACs `[B]` that each input needed, gate net not included.
+
+        Inside another gate (`ops.execution_mask()`) only inputs that pass it count, and only a gradient is added: the
+        outer layer's loss holds these MACs already.
+        """
+        if self._dense_macs is None:
+            return
+        macs = macs + self._gate_macs
+        mask = context.execution_mask()
+        if mask is not None:
+            macs = macs * ops.stop_gradient(mask)
+        mean = ops.mean(macs)
+        now = ops.stop_gradient(mean)
+        self.add_loss(self.budget_coefficient * (mean if mask is None else mean - now))
+        momentum = self.running_mean_momentum
+        self.executed_macs.assign(momentum * self.executed_macs + (1.0 - momentum) * now)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "gate": self.gate,
+            "gate_threshold": self.gate_threshold,
+            "gate_leak": self.gate_leak,
+            "gate_kernel_initializer": keras.initializers.serialize(self.gate_kernel_initializer),
+            "gate_bias_initializer": keras.initializers.serialize(self.gate_bias_initializer),
+        }

@@ -1,0 +1,136 @@
+"""`EarlyExit`: a place where a network can stop, and the cheap label unit that answers there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+Shape = Sequence[int | None]
+POOLS = ("average", "average_max")
+
+
+@keras.saving.register_keras_serializable(package="keras_efficient")
+class EarlyExit(keras.layers.Layer):
+    """Marks an exit: returns its input unchanged, and holds the label unit of an EPNet-style branch.
+
+        v = mean_hw(F)                   # [B, C]; with pool="average_max" concatenated with max_hw(F), [B, 2 C]
+        z = W v + b                      # [B, num_classes], logits
+
+    A model with such layers is trained and used as `models.MultiExit.from_model(model)`, which calls the branches; alone,
+    the layer does nothing and its label unit learns nothing.
+
+    >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(16, 3, activation="relu"), EarlyExit(10), ...])
+
+    Args:
+        num_classes: Number of logits.
+        pool: `"average"` or `"average_max"`; features without positions are taken as they are.
+        hidden_units: Width of a hidden ReLU layer before the logits, or None.
+        dropout: Share of pooled features dropped in training.
+        gradient_scale: Factor on the gradient that the branch sends into the network; `1 / (exits from here on)` gives the
+            gradient equilibrium of Li et al., "Improved Techniques for Training Adaptive Deep Networks" (ICCV 2019).
+        label_layer: A layer from pooled features to logits, such as `MultiBitDense(num_classes)`, instead of a `Dense`.
+
+    Call arguments:
+        inputs: `[B, ..., C]`.
+
+    Returns:
+        `inputs`. The logits `[B, num_classes]` come from `branch(features)`.
+
+    Reference: Dai, Kong and Guo, "EPNet: Learning to Exit with Flexible Multi-Branch Network", CIKM 2020.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        pool: str = "average",
+        hidden_units: int | None = None,
+        dropout: float = 0.0,
+        gradient_scale: float = 1.0,
+        label_layer: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value in (("num_classes", num_classes), ("hidden_units", hidden_units or 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"Invalid value for argument `{name}`. Expected a positive integer. Received: {value!r}")
+        if pool not in POOLS:
+            raise ValueError(f"Invalid value for argument `pool`. Expected 'average' or 'average_max'. Received: {pool!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"Invalid value for argument `dropout`. Expected a number in [0, 1). Received: {dropout!r}")
+        if not gradient_scale >= 0:
+            raise ValueError(
+                f"Invalid value for argument `gradient_scale`. Expected a number of at least 0. Received: {gradient_scale!r}"
+            )
+        if label_layer is not None and not isinstance(label_layer, keras.layers.Layer):
+            raise ValueError(f"Invalid value for argument `label_layer`. Expected a Keras layer. Received: {label_layer!r}")
+        self.num_classes = num_classes
+        self.pool = pool
+        self.hidden_units = hidden_units
+        self.dropout = dropout
+        self.gradient_scale = gradient_scale
+        self.label_layer = label_layer
+        kwargs = {"dtype": self.dtype_policy}
+        self.unit = [
+            *([keras.layers.Dropout(dropout, **kwargs)] if dropout else []),
+            *([keras.layers.Dense(hidden_units, activation="relu", name=f"{self.name}_hidden", **kwargs)] if hidden_units else []),
+            label_layer or keras.layers.Dense(num_classes, name=f"{self.name}_label", **kwargs),
+        ]
+
+    def build(self, input_shape: Shape) -> None:
+        if len(input_shape) < 2 or input_shape[-1] is None:
+            raise ValueError(
+                "Invalid shape for argument `inputs`. Expected [batch, ..., channels] with known channels. "
+                f"Received: {tuple(input_shape)}"
+            )
+        width = int(input_shape[-1])
+        if self.pool == "average_max" and len(input_shape) > 2:
+            width *= 2
+        shape: tuple[int | None, ...] = (None, width)
+        for layer in self.unit:
+            if not layer.built:
+                layer.build(shape)
+            shape = tuple(layer.compute_output_shape(shape))
+        if shape != (None, self.num_classes):
+            raise ValueError(
+                f"Invalid value for argument `label_layer`. Expected outputs of shape [batch, {self.num_classes}]. "
+                f"Received: {shape}"
+            )
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+    def branch(self, features: Tensor, training: bool | None = None) -> Tensor:
+        """The logits `[B, num_classes]` of this exit for features `[B, ..., C]`."""
+        if training and self.gradient_scale != 1.0:
+            still = ops.stop_gradient(features)
+            features = still + self.gradient_scale * (features - still)
+        axes = tuple(range(1, len(features.shape) - 1))
+        if axes and self.pool == "average_max":
+            features = ops.concatenate([ops.mean(features, axis=axes), ops.max(features, axis=axes)], axis=-1)
+        elif axes:
+            features = ops.mean(features, axis=axes)
+        for layer in self.unit:
+            features = layer(features, training=training) if isinstance(layer, keras.layers.Dropout) else layer(features)
+        return features
+
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "pool": self.pool,
+            "hidden_units": self.hidden_units,
+            "dropout": self.dropout,
+            "gradient_scale": self.gradient_scale,
+            "label_layer": None if self.label_layer is None else keras.saving.serialize_keras_object(self.label_layer),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "EarlyExit":
+        config = dict(config)
+        config["label_layer"] = keras.saving.deserialize_keras_object(config.get("label_layer"))
+        return cls(**config)

@@ -1,0 +1,48 @@
+"""The pure mathematics of gates: a bounded value that is scale and decision at once, and how gradients pass it.
+
+ReLU-1 gates are those of LC-Net (Xia et al., "Fully Dynamic Inference with Deep Neural Networks"): 0 skips, a value in
+(0, 1] is executed and scales the result.
+"""
+
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+
+
+def relu1(values: Tensor) -> Tensor:
+    """`min(max(v, 0), 1)`."""
+    return ops.clip(values, 0.0, 1.0)
+
+
+def hard_gate(values: Tensor, threshold: float) -> Tensor:
+    """`relu1(v)` where that is above `threshold`, else exactly 0: the decision at inference."""
+    gate = relu1(values)
+    return gate * ops.cast(gate > threshold, gate.dtype)
+
+
+def soft_gate(values: Tensor, threshold: float, leak: float) -> Tensor:
+    """The same numbers as `hard_gate`, with a gradient for training.
+
+    The derivative is 1 where the gate lies between `threshold` and 1, and `leak` elsewhere: with a leak of 0 a gate that has
+    closed stays closed, and one that sits at 1 does not feel a budget.
+    """
+    gate = ops.stop_gradient(hard_gate(values, threshold))
+    moves = ops.cast(ops.logical_and(gate > 0, values <= 1), gate.dtype)
+    slope = ops.stop_gradient(moves + leak * (1.0 - moves))
+    return gate + slope * (values - ops.stop_gradient(values))
+
+
+def straight_through_open(gate: Tensor) -> Tensor:
+    """1 where the gate is above 0, else 0, in float32; the gradient is that of the gate itself.
+
+    Sums of it count open gates in a way that a budget can push on.
+    """
+    gate = ops.cast(gate, "float32")
+    return ops.stop_gradient(ops.cast(gate > 0, "float32")) + (gate - ops.stop_gradient(gate))
+
+
+def straight_through_mask(x: Tensor, mask: Tensor) -> Tensor:
+    """`x * mask` for a mask of zeros and ones, with the gradient of `x`: what is shut now may still be worth opening."""
+    return x + ops.stop_gradient(x * mask - x)
