@@ -1,0 +1,14 @@
+#include "internal.h"
+
+static const KeMultiBitDensePath *const best_first[] = {
+#if defined(__x86_64__)
+    &ke_multi_bit_dense_avx512,
+#endif
+    &ke_multi_bit_dense_scalar,
+};
+
+const KeMultiBitDensePath *ke_multi_bit_dense_path(KeIsa isa) {
+  const KeMultiBitDensePath *const *path = best_first;
+  while ((*path)->isa > isa) path++;
+  return *path;
+}

@@ -1,0 +1,10 @@
+/* The ops of this library: attributes and tensors in, kernel out. */
+#ifndef KE_BUILTIN_OPS_H_
+#define KE_BUILTIN_OPS_H_
+
+#include "keras_efficient_plugin.h"
+
+extern const KeOp ke_op_gated_conv_2d;
+extern const KeOp ke_op_multi_bit_dense;
+
+#endif
