@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "gated_conv_2d.h"
+#include "tiled.h"
 
 typedef struct KeGatedConv2DCall {
   const float *x, *g_in, *g_out;
@@ -36,6 +37,7 @@ struct KeGatedConv2DPlan {
   int32_t output_height, output_width, pad_top, pad_left;
   size_t scratch_bytes;
   unsigned char *scratch; /* 64-byte aligned */
+  KeTiled tiled;          /* of the vector paths */
 };
 
 extern const KeGatedConv2DPath ke_gated_conv_2d_scalar;

@@ -2,6 +2,9 @@
 #include "internal.h"
 
 static const KeGatedConv2DPath *const paths[] = {
+#if defined(__x86_64__)
+    &ke_gated_conv_2d_avx512,
+#endif
     &ke_gated_conv_2d_scalar,
 };
 

@@ -1,0 +1,87 @@
+/* The tile kernels, generic in the vector width. Whoever includes this defines `vec`, LANES, vec_load, vec_store, vec_broadcast(p), vec_broadcast_pair(p) (p[0] in the lower half, p[1] in the upper one),
+ * vec_set(value), vec_fma(a, b, c) = a * b + c, vec_min, vec_max, vec_multiply and vec_keep(bits, v), which zeroes lanes without a bit.
+ *
+ * Sums are named variables, not an array: compilers keep such arrays in memory. `rows`, `columns` and `vectors` are constants of
+ * each kernel, so everything that does not apply folds away. The opaque pointer keeps the address arithmetic at one addition per
+ * three pixels (base, base + column, base + 2 * column) instead of an offset in a register for each. */
+
+#define KE_OPAQUE(pointer) __asm__ volatile("" : "+r"(pointer))
+
+#define KE_EACH_SLOT(M)                                                                                                       \
+  M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15) M(16) M(17) M(18) M(19) M(20) M(21) \
+  M(22) M(23) M(24) M(25) M(26) M(27)
+
+#define KE_DECLARE(i) vec a##i = bias0, b##i = bias1, c##i = bias2;
+
+#define KE_STEP(i)                                                \
+  if (i < rows * columns) {                                       \
+    if (i > 0 && i % columns == 0) {                              \
+      row += tile->x_row;                                         \
+      at = row;                                                   \
+    } else if (i % columns % 3 == 0 && i > 0) {                   \
+      at += 3 * column;                                           \
+      KE_OPAQUE(at);                                              \
+    }                                                             \
+    const char *const p = at + (i % columns % 3) * column;        \
+    const vec x = pairs ? vec_broadcast_pair(p) : vec_broadcast(p); \
+    a##i = vec_fma(x, w0, a##i);                                  \
+    if (vectors > 1) b##i = vec_fma(x, w1, b##i);                 \
+    if (vectors > 2) c##i = vec_fma(x, w2, c##i);                 \
+  }
+
+#define KE_FINISH(sum, v, gate, i)                                                                                    \
+  vec_store(tile->y + (i / columns) * tile->y_row + (i % columns) * tile->y_column + tile->vectors[v].y,              \
+            vec_keep(tile->vectors[v].open, vec_multiply(vec_min(high, vec_max(low, sum)), gate)))
+
+#define KE_STORE(i)                                    \
+  if (i < rows * columns) {                            \
+    KE_FINISH(a##i, 0, gate0, i);                      \
+    if (vectors > 1) KE_FINISH(b##i, 1, gate1, i);     \
+    if (vectors > 2) KE_FINISH(c##i, 2, gate2, i);     \
+  }
+
+static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, const int pairs, const int vectors,
+                                                           const int rows, const int columns) {
+  const int second = vectors > 1 ? 1 : 0, third = vectors > 2 ? 2 : 0;
+  const vec bias0 = vec_load(tile->vectors[0].bias);
+  const vec bias1 = vec_load(tile->vectors[second].bias);
+  const vec bias2 = vec_load(tile->vectors[third].bias);
+  KE_EACH_SLOT(KE_DECLARE)
+  const ptrdiff_t column = tile->x_column;
+  const float *weights0 = tile->vectors[0].weights;
+  const float *weights1 = tile->vectors[second].weights;
+  const float *weights2 = tile->vectors[third].weights;
+  const KeStep *const end = tile->steps + tile->step_count;
+  for (const KeStep *step = tile->steps; step != end; step++) {
+    const char *row = (const char *)(tile->x + step->x);
+    const char *at = row;
+    const vec w0 = vec_load(weights0 + step->w);
+    const vec w1 = vectors > 1 ? vec_load(weights1 + step->w) : w0;
+    const vec w2 = vectors > 2 ? vec_load(weights2 + step->w) : w0;
+    KE_EACH_SLOT(KE_STEP)
+  }
+  const vec low = vec_set(tile->low), high = vec_set(tile->high);
+  const vec gate0 = vec_load(tile->vectors[0].gate);
+  const vec gate1 = vec_load(tile->vectors[second].gate);
+  const vec gate2 = vec_load(tile->vectors[third].gate);
+  KE_EACH_SLOT(KE_STORE)
+}
+
+/* KE_TILES_<n>(M, kind, rows): M(kind, rows, 1) ... M(kind, rows, n). */
+#define KE_TILES_1(M, k, r) M(k, r, 1)
+#define KE_TILES_2(M, k, r) KE_TILES_1(M, k, r) M(k, r, 2)
+#define KE_TILES_3(M, k, r) KE_TILES_2(M, k, r) M(k, r, 3)
+#define KE_TILES_4(M, k, r) KE_TILES_3(M, k, r) M(k, r, 4)
+#define KE_TILES_6(M, k, r) KE_TILES_4(M, k, r) M(k, r, 5) M(k, r, 6)
+#define KE_TILES_7(M, k, r) KE_TILES_6(M, k, r) M(k, r, 7)
+#define KE_TILES_9(M, k, r) KE_TILES_7(M, k, r) M(k, r, 8) M(k, r, 9)
+#define KE_TILES_12(M, k, r) KE_TILES_9(M, k, r) M(k, r, 10) M(k, r, 11) M(k, r, 12)
+#define KE_TILES_14(M, k, r) KE_TILES_12(M, k, r) M(k, r, 13) M(k, r, 14)
+
+/* Kind 1, 2, 3: so many vectors; kind 4: one vector of pairs. */
+#define KE_DEFINE_TILE(kind, rows, columns)                               \
+  static void tile_##kind##_##rows##_##columns(const KeTile *tile) {      \
+    run_tile(tile, (kind) == 4, (kind) == 4 ? 1 : (kind), rows, columns); \
+  }
+
+#define KE_NAME_TILE(kind, rows, columns) [(kind)-1][(rows)-1][(columns)-1] = tile_##kind##_##rows##_##columns,
