@@ -104,6 +104,7 @@ static inline __attribute__((always_inline)) void run_blocks(const KeMultiBitDen
           /* The permutation looks at the lowest four bits only. */
           sum[b] = _mm512_add_ps(sum[b], _mm512_permutexvar_ps(signs[b], sums));
           signs[b] = _mm512_srli_epi32(signs[b], 4);
+          __asm__ volatile("" : "+v"(sum[b])); /* or gcc permutes far ahead and spills */
         }
       }
     }

@@ -28,7 +28,8 @@ struct KeMultiBitDensePlan {
   void *sample;  /* 64-byte aligned */
 };
 
-extern const KeMultiBitDensePath ke_multi_bit_dense_scalar;
+extern const KeMultiBitDensePath ke_multi_bit_dense_reference;
+extern const KeMultiBitDensePath ke_multi_bit_dense_table;
 #if defined(__x86_64__)
 extern const KeMultiBitDensePath ke_multi_bit_dense_avx512;
 #endif

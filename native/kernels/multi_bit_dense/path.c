@@ -4,7 +4,7 @@ static const KeMultiBitDensePath *const best_first[] = {
 #if defined(__x86_64__)
     &ke_multi_bit_dense_avx512,
 #endif
-    &ke_multi_bit_dense_scalar,
+    &ke_multi_bit_dense_table,
 };
 
 const KeMultiBitDensePath *ke_multi_bit_dense_path(KeIsa isa) {

@@ -15,7 +15,7 @@ KeMultiBitDensePlan *ke_multi_bit_dense_create(const KeMultiBitDenseShape *shape
   if (shape->outputs < 1 || shape->groups < 1 || shape->bases < 1 || shape->group_size < 8 || shape->group_size % 8 != 0) {
     return NULL;
   }
-  /* Everything that a path allocates is at most 32 times the number of padded weights, or of padded inputs. */
+  /* A path allocates at most a few bytes for each padded weight, and 128 for each padded input. */
   *error = "Expected weights that fit into memory.";
   size_t limit = SIZE_MAX / 256;
   size_t padded_group = (size_t)shape->group_size + 32;
@@ -47,7 +47,7 @@ KeMultiBitDensePlan *ke_multi_bit_dense_create(const KeMultiBitDenseShape *shape
   return plan;
 }
 
-enum { kOutputsPerTask = 64 };
+enum { kOutputsPerTask = 64 }; /* at least */
 
 typedef struct Sample {
   const KeMultiBitDensePlan *plan;
@@ -67,7 +67,10 @@ int ke_multi_bit_dense_run(KeMultiBitDensePlan *plan, int32_t batch, int32_t inp
   const KeMultiBitDenseShape *shape = &plan->shape;
   int64_t capacity = (int64_t)shape->groups * shape->group_size;
   if (batch < 0 || inputs > capacity || inputs <= capacity - shape->group_size) return -1;
-  Sample sample = {plan, y, (kOutputsPerTask + plan->path->lanes - 1) / plan->path->lanes};
+  /* Few large tasks: each one goes through the whole sample. */
+  int32_t blocks_per_task = (plan->blocks + 2 * parallel->threads - 1) / (2 * parallel->threads);
+  int32_t least = (kOutputsPerTask + plan->path->lanes - 1) / plan->path->lanes;
+  Sample sample = {plan, y, parallel->threads == 1 ? plan->blocks : blocks_per_task < least ? least : blocks_per_task};
   int tasks = (plan->blocks + sample.blocks_per_task - 1) / sample.blocks_per_task;
   for (int32_t b = 0; b < batch; b++) {
     plan->path->take_sample(plan, inputs, x + (size_t)b * (size_t)inputs);

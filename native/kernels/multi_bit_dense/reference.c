@@ -1,4 +1,4 @@
-/* The formula, one weight at a time: the oracle of the other paths. */
+/* The formula, one weight at a time: the oracle of the other paths, which no dispatch ever picks. */
 #include <string.h>
 
 #include "internal.h"
@@ -44,7 +44,7 @@ static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, flo
   }
 }
 
-const KeMultiBitDensePath ke_multi_bit_dense_scalar = {
+const KeMultiBitDensePath ke_multi_bit_dense_reference = {
     .isa = KE_ISA_SCALAR,
     .lanes = 1,
     .weight_bytes = weight_bytes,
