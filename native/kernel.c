@@ -140,7 +140,12 @@ static void *init(KeTfLiteContext *context, const char *buffer, size_t length) {
   const KeTfLiteDelegateParams *params = (const KeTfLiteDelegateParams *)(const void *)buffer;
   if (params == NULL || params->nodes_to_replace == NULL || params->nodes_to_replace->size != 1) return NULL;
   KeDelegate *delegate = (KeDelegate *)params->delegate;
-  return ke_delegate_take_claimed(delegate, context, params->nodes_to_replace->data[0]);
+  KeKernel *kernel = ke_delegate_take_claimed(delegate, context, params->nodes_to_replace->data[0]);
+  KeStats *stats = delegate->options.stats;
+  if (stats != NULL && kernel != NULL && kernel->refusal.text[0] == '\0') {
+    __atomic_fetch_add(&stats->claimed_ops, 1, __ATOMIC_RELAXED);
+  }
+  return kernel;
 }
 
 static void destroy(KeTfLiteContext *context, void *kernel) {

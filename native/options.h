@@ -15,6 +15,7 @@ typedef struct KeStats {
   uint64_t size_bytes;
   uint64_t executed_macs;
   uint64_t kernel_calls;
+  uint64_t claimed_ops; /* nodes that a kernel was made for */
 } KeStats;
 
 typedef struct KeOptions {
