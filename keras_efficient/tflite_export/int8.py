@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_efficient.cost.replace import replaced_calls
+from keras_efficient.cost.observe import wrapped_calls
 from keras_efficient.tflite_export import flatbuffer
 from keras_efficient.tflite_export.extras import require
 from keras_efficient.tflite_export.prune import decomposition_indices
@@ -66,7 +66,7 @@ def calibrated(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> Cal
             placed = [t if site.fused_readers.get(i, False) else _fake_quant(t, site.outputs.get(i)) for i, t in enumerate(flat)]
             return keras.tree.pack_sequence_as(outputs, placed)
 
-        with replaced_calls(model, call):
+        with wrapped_calls(units(model), call):
             yield
 
     return quantizing
@@ -100,12 +100,24 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
         return outputs
 
     count = len(next(iter(arrays.values())))
-    with replaced_calls(model, call):
+    with wrapped_calls(units(model), call):
         for start in range(0, count, BATCH):
             produced.clear()
             tensors = [keras.ops.convert_to_tensor(np.asarray(arrays[s.name][start : start + BATCH], s.dtype)) for s in specs]
             call_model(model, specs, tensors)
     return sites
+
+
+def units(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers of a model that compute something themselves.
+
+    Those without layers inside, and those that call an op of ours (`calls_op = True`), whatever they hold inside.
+    """
+    found: dict[int, keras.layers.Layer] = {}
+    for layer in model._flatten_layers(include_self=False, recursive=False):
+        inside = [] if getattr(layer, "calls_op", False) else units(layer)
+        found.update({id(unit): unit for unit in inside or [layer]})
+    return list(found.values())
 
 
 def _mapped_inputs(args: Any, kwargs: Any, function: Callable[[int, Tensor], Tensor]) -> Any:

@@ -42,7 +42,7 @@ class Result:
 class _Stats(ctypes.Structure):
     """The buffer that kernels count into; its address is the delegate's option `stats`."""
 
-    _fields_ = [("size_bytes", ctypes.c_uint64), ("executed_macs", ctypes.c_uint64), ("kernel_calls", ctypes.c_uint64)]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("size_bytes", "executed_macs", "kernel_calls", "claimed_ops")]
 
 
 def delegate_path() -> pathlib.Path:
@@ -109,7 +109,7 @@ class Runner:
     ):
         self.metadata = _file_metadata(content)
         self._content = content
-        self._stats = _Stats(ctypes.sizeof(_Stats), 0, 0)
+        self._stats = _Stats(ctypes.sizeof(_Stats))
         delegates = []
         if library is not None:
             paths = plugins if plugins is not None else _plugin_libraries()
@@ -120,8 +120,11 @@ class Runner:
         self.interpreter = runtime.interpreter(content, delegates, num_threads, self.metadata)
         self._signature = self.interpreter.get_signature_runner()
         self._inputs = self._signature.get_input_details()
-        self._kernels = library is not None
-        self.delegated_ops = _delegated_ops(self.interpreter, library is not None)
+
+    @property
+    def delegated_ops(self) -> int:
+        """How many ops our kernels took over."""
+        return int(self._stats.claimed_ops)
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
@@ -154,8 +157,7 @@ class Runner:
         """Multiply-adds per sample of the call that just ended."""
         known = self.metadata.get("macs", {})
         builtin, dense_ops = outputs["macs"] if "macs" in outputs else (known.get("builtin", 0.0), known.get("ops", 0.0))
-        by_kernels = self._kernels and bool(self.delegated_ops)
-        return float(builtin) + (self._stats.executed_macs / samples if by_kernels else float(dense_ops))
+        return float(builtin) + (self._stats.executed_macs / samples if self.delegated_ops else float(dense_ops))
 
     def _check(self, x: Any, inputs: dict[str, Any]) -> dict[str, Array]:
         if x is not None:
@@ -190,10 +192,3 @@ def _file_metadata(content: bytes) -> dict[str, Any]:
 def _plugin_libraries() -> list[str]:
     return sorted({op.library for op in ops.registered_ops().values() if op.library is not None})
 
-
-def _delegated_ops(interpreter: Any, with_delegate: bool) -> int:
-    """Delegate nodes that our library made out of ops."""
-    if not with_delegate:
-        return 0
-    details = getattr(interpreter, "_get_ops_details", lambda: [])()
-    return sum("ke." in str(detail.get("op_name", "")) or detail.get("op_name") == "KerasEfficient" for detail in details)

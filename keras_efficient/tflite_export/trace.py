@@ -116,6 +116,15 @@ def call_model(model: keras.Model, specs: Sequence[InputSpec], tensors: Sequence
     return named_outputs(model, model(inputs, training=False))
 
 
+def inlining_ops() -> contextlib.AbstractContextManager[None]:
+    """While this is active an op is its reference, in full: no kernel will skip anything of it."""
+
+    def call(op: Op, tensors: Sequence[Tensor], attributes: Attributes) -> Tensor:
+        return op.reference(*tensors, **dataclasses.asdict(attributes))
+
+    return context.calling_ops_with(call)
+
+
 @contextlib.contextmanager
 def keeping_ops(instances: list[Instance]) -> Iterator[None]:
     """While this is active an op becomes a TensorFlow function that the converter turns into one custom op."""
@@ -167,7 +176,7 @@ def trace(
 
     def serve(*tensors: Tensor) -> dict[str, Tensor]:
         nonlocal branches
-        keeping = keeping_ops(instances) if whole_ops else contextlib.nullcontext()
+        keeping = keeping_ops(instances) if whole_ops else inlining_ops()
         quantize = quantizing() if quantizing is not None else contextlib.nullcontext()
         with keeping, ops.skipping(skip), quantize, cost.counting(model) as events:
             outputs = call_model(model, specs, tensors)
