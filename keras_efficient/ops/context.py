@@ -75,6 +75,13 @@ def record(name: str, dense: float, executed: Tensor, by_op: bool = False) -> No
         events.append(Event(name, float(dense), executed if mask is None else executed * mask, by_op))
 
 
+def keep(events: list[Event]) -> None:
+    """Hand events of an inner `recording()`, masked already, on to the surrounding one."""
+    outer = _events.get()
+    if outer is not None:
+        outer.extend(events)
+
+
 def executed_when(mask: Tensor) -> contextlib.AbstractContextManager[Tensor]:
     """Inside, only the samples where `mask` `[B]` is 1 count as executed. Nested masks multiply."""
     outer = _mask.get()
