@@ -4,6 +4,7 @@
 static const KeGatedConv2DPath *const paths[] = {
 #if defined(__x86_64__)
     &ke_gated_conv_2d_avx512,
+    &ke_gated_conv_2d_avx2,
 #endif
     &ke_gated_conv_2d_scalar,
 };
