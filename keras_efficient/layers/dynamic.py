@@ -31,7 +31,7 @@ class DynamicLayer(keras.layers.Layer):
 
     Attributes:
         budget_coefficient: Scalar weight, loss per executed MAC.
-        executed_macs: Scalar weight, running mean of the MACs executed per input in training; the dense MACs at first.
+        executed_macs: Scalar weight, running mean of the MACs executed per input in training; 0 before any.
 
     Reference: Xia et al., "Fully Dynamic Inference with Deep Neural Networks", IEEE TETC 2022.
     """
@@ -67,7 +67,7 @@ class DynamicLayer(keras.layers.Layer):
         self.gate_kernel: Any = None
         self.gate_bias: Any = None
         self._gate_macs = 0.0
-        self._dense_macs: float | None = None
+        self._countable = False
 
     def build_gate(self, channels: int, gates: int) -> None:
         """Makes the weights of the gate net: `gates` values from the mean of `channels` channels."""
@@ -77,35 +77,31 @@ class DynamicLayer(keras.layers.Layer):
         self.gate_bias = self.add_weight(name="gate_bias", shape=(gates,), initializer=self.gate_bias_initializer)
         self._gate_macs = float(dense_macs(channels, gates))
 
-    def build_budget(self, macs: float | None) -> None:
-        """Makes the two weights of a budget. `macs`: per input with everything open, None where it is not known."""
-        self._dense_macs = None if macs is None else float(macs)
-        scalar = {"shape": (), "dtype": "float32", "trainable": False, "autocast": False}
-        self.budget_coefficient = self.add_weight(
-            name="budget_coefficient", initializer="zeros", aggregation="only_first_replica", **scalar
-        )
-        self.executed_macs = self.add_weight(
-            name="executed_macs",
-            initializer=keras.initializers.Constant(self._dense_macs or 0.0),
-            aggregation="mean",
-            **scalar,
-        )
+    def build_budget(self, countable: bool) -> None:
+        """Makes the two weights of a budget. `countable`: whether MACs can be counted, all dimensions being static."""
+        self._countable = countable
+        scalar = {"shape": (), "dtype": "float32", "initializer": "zeros", "trainable": False, "autocast": False}
+        self.budget_coefficient = self.add_weight(name="budget_coefficient", aggregation="only_first_replica", **scalar)
+        self.executed_macs = self.add_weight(name="executed_macs", aggregation="mean", **scalar)
+
+    def macs_when_open(self) -> float:
+        """MACs per input with every gate open, the gate net of this layer left out. For subclasses to define."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement `macs_when_open()`.")
 
     @property
     def dense_macs(self) -> float:
-        """Multiply-adds per input with every gate open, the gate net included.
+        """MACs per input with every gate open, the gate net included.
 
         Raises:
             ValueError: If the layer is not built, or was built for inputs of unknown size.
         """
-        if not self.built:
-            raise ValueError(f"The MACs of layer `{self.name}` are not known. Expected a built layer. Received: not built yet")
-        if self._dense_macs is None:
+        if not self.built or not self._countable:
+            state = f"built for {self.get_build_config()}" if self.built else "not built yet"
             raise ValueError(
-                f"The MACs of layer `{self.name}` are not known. Expected static dimensions behind the batch when it was "
-                f"built. Received: {self.get_build_config()}"
+                f"The MACs of layer `{self.name}` are not known. Expected a layer built for static dimensions behind the "
+                f"batch. Received: {state}"
             )
-        return self._dense_macs
+        return self.macs_when_open() + self._gate_macs
 
     def gate_values(self, x: Tensor, training: bool | None) -> Tensor:
         """The gates `[B, gates]` for `x` `[B, ..., channels]`: hard decisions times scale, with a gradient in training."""
@@ -122,8 +118,6 @@ class DynamicLayer(keras.layers.Layer):
         Inside another gate (`ops.execution_mask()`) only inputs that pass it count, and only a gradient is added: the
         outer layer's loss holds these MACs already.
         """
-        if self._dense_macs is None:
-            return
         macs = macs + self._gate_macs
         mask = context.execution_mask()
         if mask is not None:
@@ -131,7 +125,7 @@ class DynamicLayer(keras.layers.Layer):
         mean = ops.mean(macs)
         now = ops.stop_gradient(mean)
         self.add_loss(self.budget_coefficient * (mean if mask is None else mean - now))
-        momentum = self.running_mean_momentum
+        momentum = ops.where(self.executed_macs > 0, self.running_mean_momentum, 0.0)
         self.executed_macs.assign(momentum * self.executed_macs + (1.0 - momentum) * now)
 
     def get_config(self) -> dict[str, Any]:

@@ -157,12 +157,11 @@ class GatedConv2D(DynamicLayer):
         _, height, width, _ = self._conv_shape(inputs_shape)
         if self.norm is not None:
             self.norm.build((None, height, width, self.filters))
-        self._macs_per_pair: float | None = None
-        dense = None
-        if height is not None and width is not None:
-            self._macs_per_pair = float(conv_macs((height, width), self.kernel_size, 1, 1))
-            dense = self._macs_per_pair * channels * self.filters + self._gate_macs
-        self.build_budget(dense)
+        self._macs_per_pair = float(conv_macs((height or 0, width or 0), self.kernel_size, 1, 1))
+        self.build_budget(countable=height is not None and width is not None)
+
+    def macs_when_open(self) -> float:
+        return self._macs_per_pair * self.kernel.shape[2] * self.filters
 
     def call(
         self, inputs: Tensor, input_gate: Tensor = None, gate_inputs: Tensor = None, training: bool | None = None
@@ -187,9 +186,9 @@ class GatedConv2D(DynamicLayer):
             y = y + self.bias
         if self.norm is not None:
             y = self.norm(y, training=True)
-        if self._macs_per_pair is not None:
+        if self._countable:
             macs = self._macs_per_pair * open_in * ops.sum(straight_through_open(gate), axis=-1)
-            context.record(self.name, self.dense_macs - self._gate_macs, ops.stop_gradient(macs), by_op=True)
+            context.record(gated_conv_2d.name, self.macs_when_open(), ops.stop_gradient(macs), by_op=True)
             self.spend(macs)
         return activate(y, self.activation) * ops.expand_dims(gate, (1, 2))
 

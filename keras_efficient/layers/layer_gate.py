@@ -1,0 +1,145 @@
+"""`LayerGate`: a layer or block that runs only for inputs which need it."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_efficient import cost
+from keras_efficient.layers.dynamic import DynamicLayer
+from keras_efficient.layers.gates import straight_through_open
+from keras_efficient.ops import branch, context
+
+Tensor = Any
+Shape = Sequence[int | None]
+
+
+@keras.saving.register_keras_serializable(package="keras_efficient")
+class LayerGate(DynamicLayer):
+    """Wraps a layer or model `F` so that an input can pass it by (the L-Net of LC-Net).
+
+        s = relu1(w . mean(x) + b)                       # [B, 1], a value up to `gate_threshold` becomes 0
+        y = s * F(x) + shortcut(x)
+
+    Where `s` is 0, `F` need not be computed, nor any gate net inside it. Training and batches compute it all the same and
+    multiply; inside `ops.skipping()`, for one input at a time, `F` sits in a branch that does not run, and an exported file
+    holds an IF. All give the same numbers.
+
+    >>> block = keras.Sequential([GatedConv2D(16, 3, padding="same", activation="relu"), keras.layers.Conv2D(16, 3, padding="same")])
+    >>> x = keras.layers.ReLU()(LayerGate(block)(x))
+
+    Args:
+        layer: `F`: a Keras layer or model of one input and one output.
+        shortcut: `"identity"`, None (a skipped input gives zeros), or a Keras layer, such as a projection.
+        **kwargs: `gate_threshold`, `gate_leak`, `gate_kernel_initializer` and `gate_bias_initializer` of `DynamicLayer`, and
+            the arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: `[B, ..., C]`.
+        training: Whether to train.
+
+    Returns:
+        What `F` returns, `[B, ...]`.
+
+    Reference: Xia et al., "Fully Dynamic Inference with Deep Neural Networks", IEEE TETC 2022.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, shortcut: Any = "identity", **kwargs: Any) -> None:
+        if kwargs.get("gate", "relu1") is None:
+            raise ValueError("Invalid value for argument `gate`. Expected 'relu1'. Received: None")
+        super().__init__(**kwargs)
+        if not isinstance(layer, keras.layers.Layer):
+            raise ValueError(f"Invalid value for argument `layer`. Expected a Keras layer or model. Received: {layer!r}")
+        if shortcut not in ("identity", None) and not isinstance(shortcut, keras.layers.Layer):
+            raise ValueError(
+                f"Invalid value for argument `shortcut`. Expected 'identity', None or a Keras layer. Received: {shortcut!r}"
+            )
+        self.layer = layer
+        self.shortcut = shortcut
+
+    def build(self, inputs_shape: Shape) -> None:
+        if len(inputs_shape) < 2 or inputs_shape[-1] is None:
+            raise ValueError(
+                "Invalid shape for argument `inputs`. Expected [batch, ..., channels] with known channels. "
+                f"Received: {tuple(inputs_shape)}"
+            )
+        self.build_gate(int(inputs_shape[-1]), 1)
+        shapes = []
+        for part in (self.layer, self.shortcut):
+            if isinstance(part, keras.layers.Layer):
+                if not part.built:
+                    part.build(inputs_shape)
+                shapes.append(tuple(part.compute_output_shape(inputs_shape)))
+            elif part == "identity":
+                shapes.append(tuple(inputs_shape))
+        if len(shapes) == 2 and shapes[0][1:] != shapes[1][1:]:
+            raise ValueError(
+                f"Invalid value for argument `shortcut`. Expected the output shape of `layer`, {shapes[0]}. "
+                f"Received: {shapes[1]}"
+            )
+        self._inputs_shape = tuple(inputs_shape)
+        self.build_budget(countable=None not in self._inputs_shape[1:])
+
+    def macs_when_open(self) -> float:
+        with cost.counting(self.layer) as events:
+            self.layer(ops.zeros((1, *self._inputs_shape[1:]), self.compute_dtype), training=False)
+        return sum(event.dense for event in events)
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        gate = self.gate_values(inputs, training)
+        passed = inputs if self.shortcut == "identity" else None if self.shortcut is None else self.shortcut(inputs)
+        if context.is_skipping() and not training:
+            return self._skipped(inputs, gate, passed)
+        opened = straight_through_open(gate)[:, 0]
+        counting = cost.counting(self.layer) if training and self._countable else contextlib.nullcontext()
+        with context.executed_when(ops.stop_gradient(opened)), counting as events:
+            y = self.layer(inputs, training=training)
+        if events is not None:
+            context.keep(events)
+            self.spend(_charged(events, opened))
+        return self._joined(y, gate, passed)
+
+    def _joined(self, y: Tensor, gate: Tensor, passed: Tensor) -> Tensor:
+        y = y * ops.cast(ops.reshape(gate, (-1, *[1] * (len(y.shape) - 1))), y.dtype)
+        return ops.cast(y if passed is None else y + ops.cast(passed, y.dtype), self.compute_dtype)
+
+    def _skipped(self, inputs: Tensor, gate: Tensor, passed: Tensor) -> Tensor:
+        """`F` in a branch that runs only where the gate is open."""
+        if inputs.shape[0] not in (None, 1):
+            raise ValueError(
+                f"Invalid value for argument `inputs`. Expected a batch of one input to skip a layer. Received: {inputs.shape[0]}"
+            )
+
+        def shut() -> Tensor:
+            if passed is not None:
+                return ops.cast(passed, self.compute_dtype)
+            return ops.zeros((1, *self.layer.compute_output_shape(tuple(inputs.shape))[1:]), self.compute_dtype)
+
+        is_open = ops.reshape(gate, ()) > 0
+        return branch(is_open, lambda: self._joined(self.layer(inputs, training=False), gate, passed), shut)
+
+    def compute_output_shape(self, inputs_shape: Shape) -> tuple[int | None, ...]:
+        return tuple(self.layer.compute_output_shape(tuple(inputs_shape)))
+
+    def get_config(self) -> dict[str, Any]:
+        shortcut = self.shortcut
+        if isinstance(shortcut, keras.layers.Layer):
+            shortcut = keras.saving.serialize_keras_object(shortcut)
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer), "shortcut": shortcut}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LayerGate":
+        config = dict(config)
+        config["layer"] = keras.saving.deserialize_keras_object(config["layer"])
+        if isinstance(config["shortcut"], dict):
+            config["shortcut"] = keras.saving.deserialize_keras_object(config["shortcut"])
+        return cls(**config)
+
+
+def _charged(events: Sequence[context.Event], opened: Tensor) -> Tensor:
+    """MACs `[B]` of the inputs that pass the gate. A closed gate feels the dense cost: the most that opening could cost."""
+    spent = sum((event.executed for event in events), ops.zeros_like(opened))
+    dense = sum(event.dense for event in events)
+    return opened * ops.stop_gradient(ops.where(opened > 0, spent, dense))
