@@ -1,15 +1,13 @@
 """Builds the native library; everything else is in setup.cfg.
 
-The library and the plugin header are written into ``keras_efficient/_native`` of the source tree, where an editable
-installation finds them, and travel from there into the wheel as package data. They are plain C without the Python
+The library and the headers for plugins are written into ``keras_efficient/_native`` of the source tree, where an editable
+installation finds them, and travel from there into the wheel as package data. The library is plain C without Python's
 ABI, so one wheel serves every Python version of a platform.
 """
 
-import os
 import runpy
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from setuptools import Distribution, setup
@@ -25,25 +23,18 @@ def build_native_library() -> None:
     """Compile native/ into the package, or say in one line that the package goes without."""
     names = runpy.run_path(str(PACKAGE / "__init__.py"))
     library = PACKAGE / names["LIBRARY_NAME"]
-    with tempfile.TemporaryDirectory(dir=PACKAGE) as scratch:
-        built = Path(scratch) / library.name
-        try:
-            sys.path.insert(0, str(NATIVE))
-            runpy.run_path(str(NATIVE / "build.py"))["build"](built)
-        except Exception as error:  # whatever stops the compiler, the Python package still works
-            library.unlink(missing_ok=True)
-            reason = " ".join(str(error).split())[:300]
-            print(f"{names['MISSING_LIBRARY']} [{reason}]", file=sys.stderr)
-            return
-        finally:
-            sys.path.remove(str(NATIVE))
-        os.replace(built, library)
+    try:
+        runpy.run_path(str(NATIVE / "build.py"))["build"](library)
+    except Exception as error:  # whatever stops the compiler, the Python package still works
+        library.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())[:500]
+        print(f"{names['MISSING_LIBRARY']} [{reason}]", file=sys.stderr)
 
 
 def copy_headers() -> None:
     """Put the headers that plugins include beside the library."""
-    if (NATIVE / "include").is_dir():
-        shutil.copytree(NATIVE / "include", PACKAGE / "include", dirs_exist_ok=True)
+    shutil.rmtree(PACKAGE / "include", ignore_errors=True)
+    shutil.copytree(NATIVE / "include", PACKAGE / "include")
 
 
 class BuildPy(build_py):

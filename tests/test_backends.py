@@ -1,4 +1,4 @@
-"""The tests of what runs on every backend, once more on JAX, in a process of their own."""
+"""The tests of what runs on every backend, once more on JAX, each room in a process of its own."""
 
 import os
 import subprocess
@@ -9,17 +9,27 @@ import keras
 import pytest
 
 TESTS = Path(__file__).parent
-PORTABLE = ("ops", "layers", "models", "callbacks", "cost", "datasets")
+PORTABLE = ("ops", "layers", "models", "callbacks", "cost/test_profile.py", "cost/test_observe.py")
+
+
+@pytest.fixture(scope="module")
+def compilation_cache(tmp_path_factory):
+    """Keeps what JAX has compiled in one room for the next ones: most of the time goes there."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("jax")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="this run is on JAX already")
 @pytest.mark.parametrize("room", PORTABLE)
-def test_on_jax(room):
+def test_on_jax(room, compilation_cache):
     pytest.importorskip("jax", reason="jax is not installed")
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS / room)],
         cwd=TESTS.parent,
-        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONSAFEPATH": "1"},
+        env={**os.environ, **compilation_cache, "KERAS_BACKEND": "jax", "PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,
     )
