@@ -1,0 +1,63 @@
+"""Small dynamic networks with gates that really open and shut, and exits that are really taken."""
+
+import keras
+import numpy as np
+
+from keras_efficient import layers, models, policies
+
+SHAPE = (8, 8, 1)
+
+
+def inputs(count=256, seed=0):
+    """Images that differ in brightness, so that gates and exits see different inputs."""
+    rng = np.random.default_rng(seed)
+    bright = rng.uniform(0.2, 1.5, (count, 1, 1, 1))
+    return (rng.uniform(-0.5, 1, (count, *SHAPE)) * bright).astype("float32")
+
+
+def gated(x, filters, seed):
+    """Two gated convolutions with a residual connection, inside a layer gate."""
+    inner = keras.Input(x.shape[1:])
+    h, g = layers.GatedConv2D(
+        filters, 3, padding="same", activation="relu", batch_normalization=True, return_gate=True, name=f"first_{seed}"
+    )(inner)
+    h = layers.GatedConv2D(x.shape[-1], 3, padding="same", gate=None, name=f"second_{seed}")(h, input_gate=g)
+    return layers.LayerGate(keras.Model(inner, h), name=f"layer_gate_{seed}")(x)
+
+
+def functional(layer_gates=True):
+    """Stem, exit, gated block, exit, convolution, multi-bit head."""
+    image = keras.Input(SHAPE, name="image")
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = layers.EarlyExit(10, name="first_exit")(x)
+    if layer_gates:
+        x = gated(x, 12, 1)
+    x = layers.GatedConv2D(12, 3, padding="same", activation="relu", name="alone")(x)
+    x = layers.EarlyExit(10, name="second_exit")(x)
+    x = keras.layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.MultiBitDense(10, name="head")(x))
+
+
+def spread_gates(model, x, seed=0):
+    """Gate weights under which about half of the gates are shut, for some inputs and not for others."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.path.endswith("gate_kernel"):
+            weight.assign(rng.normal(0, 4.0, weight.shape))
+        if weight.path.endswith("gate_bias"):
+            weight.assign(rng.normal(0.1, 0.3, weight.shape))
+    return model
+
+
+def multi_exit(layer_gates=True):
+    """The network with a threshold policy under which every exit is taken by many of `inputs()`."""
+    x = inputs()
+    model = models.MultiExit.from_model(spread_gates(functional(layer_gates), x))
+    thresholds = []
+    for name in ("exit_1", "exit_2"):
+        logits = model.predict_all(x, verbose=0)[name]
+        thresholds.append(float(np.quantile(keras.ops.convert_to_numpy(keras.ops.max(keras.ops.softmax(logits), -1)), 0.66)))
+    model.policy = policies.ThresholdPolicy(threshold=max(thresholds))
+    return model
