@@ -1,7 +1,7 @@
 """Runs the TF-Agents worker in a process of its own: arrays in, progress while it runs, arrays out.
 
-TF-Agents needs Keras 2, which `TF_USE_LEGACY_KERAS=1` selects before TensorFlow is imported. The variable is set for the
-worker alone, and the worker imports nothing of this package, so this process stays pure Keras 3 on any backend.
+TF-Agents needs Keras 2, which `TF_USE_LEGACY_KERAS=1` selects before TensorFlow is imported. The variable is set for
+the worker alone, and the worker imports nothing of this package, so this process stays pure Keras 3 on any backend.
 """
 
 import importlib.util
@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_PROGRAM = (
-    "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('agents_worker', run_name='__main__')"
-)
+_PROGRAM = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('agents_worker', run_name='__main__')"
 _NEEDED = ("tensorflow", "tf_keras", "tensorflow_probability", "tf_agents")
 _LOG_TAIL = 2000  # characters of the worker's log that an error quotes
 
@@ -28,14 +26,10 @@ def check_agents_installed() -> None:
     """Raises an `ImportError` of one sentence unless TF-Agents can be started."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        python = (
-            f", in Python 3.11: TF-Agents cannot be installed in Python {sys.version_info.major}.{sys.version_info.minor}"
-            if sys.version_info >= (3, 12)
-            else ""
-        )
+        where = f" in Python 3.11; TF-Agents does not support Python {_python()}" if sys.version_info >= (3, 12) else ""
         raise ImportError(
             f"ExitPolicyTrainer needs TF-Agents, but {missing[0]} is not installed: "
-            f'pip install "keras-efficient[agents]"{python}.'
+            f'run pip install "keras-efficient[agents]"{where}.'
         )
 
 
@@ -84,11 +78,17 @@ def run_agents_worker(
                     worker.wait()
                 if worker.stdout is not None:
                     worker.stdout.close()
-        if code != 0:
+        result = directory / "result.npz"
+        if code != 0 or not result.exists():
+            end = f"with exit code {code}" if code else "without a result"
             tail = log.read_text(errors="replace")[-_LOG_TAIL:].strip()
-            raise RuntimeError(f"The TF-Agents worker ended with exit code {code}. The end of its log:\n{tail}")
-        with np.load(directory / "result.npz") as result:
-            return dict(result)
+            raise RuntimeError(f"The TF-Agents worker ended {end}. The end of its log:\n{tail}")
+        with np.load(result) as loaded:
+            return dict(loaded)
+
+
+def _python() -> str:
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def _environment() -> dict[str, str]:

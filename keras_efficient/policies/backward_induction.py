@@ -8,10 +8,11 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_efficient.layers.exit_features import EXIT_FEATURES
+from keras_efficient.policies.arguments import check_choice, check_exit_index, check_integer
 from keras_efficient.policies.evaluation import evaluate
 from keras_efficient.policies.exact import exact_backward_induction
 from keras_efficient.policies.exit_data import ExitData
-from keras_efficient.policies.exit_policy import ExitPolicy, check_exit_index, check_num_exits
+from keras_efficient.policies.exit_policy import ExitPolicy
 from keras_efficient.policies.ridge import cross_fitted_ridge
 
 Basis = Literal["hinge", "step"]
@@ -22,7 +23,8 @@ _NEVER = 2.0  # a knot that no feature reaches
 class BackwardInduction(ExitPolicy):
     """Leaves where leaving is worth more than going on, by (fitted) backward induction.
 
-    With `R_k = correct_k - trade_off * cost_k`, the reward of leaving at exit `k`, the values are, from the last exit back,
+    With `R_k = correct_k - trade_off * cost_k`, the reward of leaving at exit `k`, the values are, from the last exit
+    back,
 
         V_K = R_K;   A_k = E[R_k - V_{k+1} | features of exit k];   V_k = R_k if A_k > 0 else V_{k+1}
 
@@ -48,15 +50,9 @@ class BackwardInduction(ExitPolicy):
 
     def __init__(self, num_exits: int, num_knots: int = 8, basis: Basis = "hinge", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_exits = check_num_exits(num_exits)
-        if isinstance(num_knots, bool) or not isinstance(num_knots, int | np.integer) or num_knots < 1:
-            raise ValueError(
-                f"Invalid value for argument `num_knots`. Expected an integer of at least 1. Received: {num_knots!r}"
-            )
-        if basis not in ("hinge", "step"):
-            raise ValueError(f"Invalid value for argument `basis`. Expected 'hinge' or 'step'. Received: {basis!r}")
-        self.num_knots = int(num_knots)
-        self.basis = basis
+        self.num_exits = check_integer("num_exits", num_exits, 2)
+        self.num_knots = check_integer("num_knots", num_knots, 1)
+        self.basis = check_choice("basis", basis, ("hinge", "step"))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = (self.num_exits - 1, len(EXIT_FEATURES), self.num_knots)
@@ -95,9 +91,10 @@ class BackwardInduction(ExitPolicy):
             num_knots: Knots per feature, at quantiles of the data.
             basis: `"hinge"`: ridge regression of the advantage on piecewise linear functions of confidence, entropy and
                 margin. Its penalty is chosen, and the decisions inside `V_k` are made, by five-fold cross-fitting, so
-                that an input never decides with a regression that has seen it: otherwise the values of late exits are too
-                good and the policy goes on too often. `"step"`: confidence falls into `num_knots + 1` bins of equally many
-                inputs at each exit, and the finite chain of these states is solved by `exact_backward_induction`.
+                that an input never decides with a regression that has seen it: otherwise the values of late exits are
+                too good and the policy goes on too often. `"step"`: confidence falls into `num_knots + 1` bins of
+                equally many inputs at each exit, and the finite chain of these states is solved by
+                `exact_backward_induction`.
             seed: Seed of the folds.
         """
         policy = cls(num_exits=data.num_exits, num_knots=num_knots, basis=basis, **kwargs)

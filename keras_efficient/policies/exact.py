@@ -1,6 +1,7 @@
 """Backward induction on a finite chain of exits, solved exactly."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,11 +28,11 @@ def exact_backward_induction(exit_rewards: Sequence[ArrayLike], transitions: Seq
     """Solves `V_K = R_K` and `V_k = max(R_k, P_k V_{k+1})`, from the last exit back to the first.
 
     Args:
-        exit_rewards: `K >= 1` arrays `[S_k]`: expected reward `R_k` of leaving in each state, such as the share of right
-            answers minus trade-off times cost.
+        exit_rewards: `K >= 1` arrays `[S_k]`: expected reward `R_k` of leaving in each state, such as the share of
+            right answers minus trade-off times cost.
         transitions: `K - 1` arrays `[S_k, S_{k+1}]`: how often, or with what probability, going on leads from each
-            state to each state of the next exit. Rows are divided by their sum; a state whose row is 0 was never seen to
-            go on, and leaves.
+            state to each state of the next exit. Rows are divided by their sum; a state whose row is 0 was never seen
+            to go on, and leaves.
 
     Returns:
         `ExactSolution`. A state leaves where leaving is worth at least as much as going on.
@@ -65,14 +66,13 @@ def _check_chain(rewards: list[NDArray[np.float64]], counts: list[NDArray[np.flo
     sizes = [reward.shape for reward in rewards]
     if not rewards or any(len(size) != 1 or size[0] == 0 for size in sizes):
         raise ValueError(
-            "Invalid value for argument `exit_rewards`. Expected one array [states] per exit. "
-            f"Received: shapes {sizes}"
+            f"Invalid value for argument `exit_rewards`. Expected one array [states] per exit. Received: shapes {sizes}"
         )
-    expected = [(here[0], there[0]) for here, there in zip(sizes, sizes[1:], strict=False)]
+    expected = [(here[0], there[0]) for here, there in itertools.pairwise(sizes)]
     if [count.shape for count in counts] != expected:
         raise ValueError(
-            f"Invalid value for argument `transitions`. Expected shapes {expected}, from the states of each exit to those "
-            f"of the next. Received: shapes {[count.shape for count in counts]}"
+            f"Invalid value for argument `transitions`. Expected shapes {expected}, from the states of each exit to "
+            f"those of the next. Received: shapes {[count.shape for count in counts]}"
         )
     if any(not np.isfinite(count).all() or (count < 0).any() for count in counts):
         raise ValueError(

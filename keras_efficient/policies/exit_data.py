@@ -15,6 +15,7 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from keras_efficient.layers.exit_features import exit_features
+from keras_efficient.policies.arguments import check_number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,11 +99,7 @@ class ExitData:
         Args:
             trade_off: Accuracy (1 is 100 %) that one is ready to give for the cost of one full network; not negative.
         """
-        if not (np.isfinite(trade_off) and trade_off >= 0):
-            raise ValueError(
-                f"Invalid value for argument `trade_off`. Expected a number of at least 0. Received: {trade_off}"
-            )
-        return self.correct - trade_off * self.costs
+        return self.correct - check_number("trade_off", trade_off, 0) * self.costs
 
     def split(self, fraction: float = 0.5, seed: int = 0) -> "tuple[ExitData, ExitData]":
         """Shuffles and splits into two disjoint parts, the first holding `fraction` of the inputs."""

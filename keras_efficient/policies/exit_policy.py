@@ -62,20 +62,3 @@ def decide(policy: ExitPolicy, features: ArrayLike) -> NDArray[np.int64]:
     for k in range(array.shape[1] - 1):
         leaves[:, k] = ops.convert_to_numpy(policy(array[:, k], exit_index=k)) > 0
     return leaves.argmax(axis=1)
-
-
-def check_exit_index(exit_index: int, num_exits: int) -> None:
-    """Raises a `ValueError` unless `exit_index` is one of a policy's exits."""
-    if not 0 <= exit_index < num_exits:
-        raise ValueError(
-            f"Invalid value for argument `exit_index`. Expected an integer in [0, {num_exits}). Received: {exit_index}"
-        )
-
-
-def check_num_exits(num_exits: int) -> int:
-    """Raises a `ValueError` unless `num_exits` is an integer of at least 2; returns it."""
-    if isinstance(num_exits, bool) or not isinstance(num_exits, int | np.integer) or num_exits < 2:
-        raise ValueError(
-            f"Invalid value for argument `num_exits`. Expected an integer of at least 2. Received: {num_exits!r}"
-        )
-    return int(num_exits)

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_efficient.policies.agents_process import check_agents_installed, run_agents_worker
+from keras_efficient.policies.arguments import check_choice, check_hidden_units, check_integer, check_number
 from keras_efficient.policies.evaluation import best_fixed_exit, evaluate
 from keras_efficient.policies.exit_data import ExitData
 from keras_efficient.policies.exit_policy import ExitPolicy
-from keras_efficient.policies.learned_policy import LearnedPolicy, check_hidden_units
+from keras_efficient.policies.learned_policy import LearnedPolicy
 
 Agent = Literal["ppo", "reinforce", "dqn"]
 _LEARNING_RATES = {"ppo": 3e-3, "reinforce": 1e-2, "dqn": 3e-3}
@@ -30,13 +31,13 @@ class ExitPolicyTrainer:
     | reward | `correct_k - trade_off * cost_k` on leaving at exit `k`, 0 on going on |
     | discount | 1 |
 
-    The agent runs in a worker process with TF-Agents, which needs the extra `agents` (Python 3.11); numbers go in, a plain
-    Keras layer comes out, and neither the environment variables nor the modules of this process change. `BackwardInduction`
-    solves the same problem without sampling, in milliseconds: compare.
+    The agent runs in a worker process with TF-Agents, which needs the extra `agents` (Python 3.11); numbers go in, a
+    plain Keras layer comes out, and neither the environment variables nor the modules of this process change.
+    `BackwardInduction` solves the same problem without sampling, in milliseconds: compare.
 
     Args:
-        agent: `"ppo"` (clipped, Schulman et al. 2017), `"reinforce"` (Williams 1992, with a learned baseline) or `"dqn"`
-            (double Q-learning, van Hasselt et al. 2016).
+        agent: `"ppo"` (clipped, Schulman et al. 2017), `"reinforce"` (Williams 1992, with a learned baseline) or
+            `"dqn"` (double Q-learning, van Hasselt et al. 2016).
         trade_off: Accuracy that one is ready to give for the cost of one full network, at least 0.
         iterations: Rounds of collecting decisions and learning from them.
         seed: Seed of the episodes and of the networks.
@@ -48,7 +49,8 @@ class ExitPolicyTrainer:
         verbose: 1 shows a progress bar, 0 nothing.
 
     Attributes:
-        history: After `fit`, a list per iteration of `reward` and `validation_reward`, as `keras.callbacks.History` has.
+        history: After `fit`, a list per iteration of `reward` and `validation_reward`, as `keras.callbacks.History`
+            has.
 
     Example:
 
@@ -69,22 +71,15 @@ class ExitPolicyTrainer:
         exploring_starts: float = 0.5,
         verbose: int = 1,
     ) -> None:
-        if agent not in _LEARNING_RATES:
-            raise ValueError(
-                f"Invalid value for argument `agent`. Expected 'ppo', 'reinforce' or 'dqn'. Received: {agent!r}"
-            )
-        self.agent = agent
-        self.trade_off = _checked("trade_off", trade_off, 0.0, float("inf"))
-        self.iterations = _checked_count("iterations", iterations)
-        self.seed = int(seed)
+        self.agent = check_choice("agent", agent, tuple(_LEARNING_RATES))
+        self.trade_off = check_number("trade_off", trade_off, 0)
+        self.iterations = check_integer("iterations", iterations, 1)
+        self.seed = check_integer("seed", seed, 0)
         self.hidden_units = check_hidden_units(hidden_units)
-        self.learning_rate = _LEARNING_RATES[agent] if learning_rate is None else learning_rate
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(
-                f"Invalid value for argument `learning_rate`. Expected a positive number. Received: {learning_rate!r}"
-            )
-        self.batch_size = _checked_count("batch_size", batch_size)
-        self.exploring_starts = _checked("exploring_starts", exploring_starts, 0.0, 1.0)
+        learning_rate = _LEARNING_RATES[agent] if learning_rate is None else learning_rate
+        self.learning_rate = check_number("learning_rate", learning_rate, 1e-9, 1)
+        self.batch_size = check_integer("batch_size", batch_size, 1)
+        self.exploring_starts = check_number("exploring_starts", exploring_starts, 0, 1)
         self.verbose = verbose
         self.history: dict[str, list[float]] = {}
 
@@ -144,11 +139,13 @@ class ExitPolicyTrainer:
     def _warn_if_useless(self, policy: LearnedPolicy, validation: ExitData) -> None:
         learned = evaluate(policy, validation, self.trade_off)
         exit_index, fixed = best_fixed_exit(validation, self.trade_off)
-        assert learned.reward is not None and fixed.reward is not None
+        assert learned.reward is not None
+        assert fixed.reward is not None
         if learned.reward < fixed.reward:
             warnings.warn(
-                f"The learned policy earns {learned.reward:.4f} on the validation data, less than the {fixed.reward:.4f} of "
-                f"always leaving at exit {exit_index}: train for more iterations or on more data, or use BackwardInduction.",
+                f"The learned policy earns {learned.reward:.4f} on the validation data, less than the "
+                f"{fixed.reward:.4f} of always leaving at exit {exit_index}: train for more iterations or on more "
+                "data, or use BackwardInduction.",
                 stacklevel=3,
             )
 
@@ -167,22 +164,6 @@ def _check_same_decisions(policy: ExitPolicy, data: ExitData, leaves: NDArray[np
         differs = ((scores > 0) != leaves[:, k]) & (np.abs(scores) > _ROUNDING)
         if differs.any():
             raise RuntimeError(
-                f"The layer made from the agent's weights decides differently on {differs.sum()} of {len(data)} inputs at "
-                f"exit {k}."
+                f"The layer made from the agent's weights decides differently on {differs.sum()} of {len(data)} "
+                f"inputs at exit {k}."
             )
-
-
-def _checked(name: str, value: float, lowest: float, highest: float) -> float:
-    if isinstance(value, bool) or not np.isscalar(value) or not (np.isfinite(value) and lowest <= value <= highest):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a number in [{lowest:g}, {highest:g}]. Received: {value!r}"
-        )
-    return float(value)
-
-
-def _checked_count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected an integer of at least 1. Received: {value!r}"
-        )
-    return int(value)

@@ -1,5 +1,6 @@
 """A small network that decides when to leave: what `ExitPolicyTrainer` returns."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from numpy.typing import ArrayLike
 from keras_efficient.layers.exit_features import EXIT_FEATURES
 from keras_efficient.ops.context import record
 from keras_efficient.ops.macs import dense_macs
-from keras_efficient.policies.exit_policy import ExitPolicy, check_exit_index, check_num_exits
+from keras_efficient.policies.arguments import check_exit_index, check_hidden_units, check_integer
+from keras_efficient.policies.exit_policy import ExitPolicy
 
 
 @keras.saving.register_keras_serializable(package="keras_efficient")
@@ -33,18 +35,16 @@ class LearnedPolicy(ExitPolicy):
 
     def __init__(self, num_exits: int, hidden_units: Sequence[int] = (32,), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_exits = check_num_exits(num_exits)
+        self.num_exits = check_integer("num_exits", num_exits, 2)
         self.hidden_units = check_hidden_units(hidden_units)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         num_features, exits = len(EXIT_FEATURES), self.num_exits - 1
-        self.mean = self.add_weight(
-            shape=(exits, num_features), initializer="zeros", trainable=False, name="mean"
-        )
+        self.mean = self.add_weight(shape=(exits, num_features), initializer="zeros", trainable=False, name="mean")
         self.scale = self.add_weight(shape=(exits, num_features), initializer="ones", trainable=False, name="scale")
         widths = (num_features, *self.hidden_units, 1)
         self.kernels, self.biases = [], []
-        for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
             bias_shape = (exits, outputs) if i == 0 else (outputs,)
             self.kernels.append(
                 self.add_weight(shape=(inputs, outputs), initializer="glorot_uniform", name=f"kernel_{i}")
@@ -87,14 +87,3 @@ class LearnedPolicy(ExitPolicy):
             kernel.assign(np.asarray(arrays[0]))
             bias.assign(np.asarray(arrays[1]))
         return policy
-
-
-def check_hidden_units(hidden_units: Sequence[int]) -> tuple[int, ...]:
-    """Raises a `ValueError` unless `hidden_units` holds at least one positive integer; returns it as a tuple."""
-    units = tuple(hidden_units) if isinstance(hidden_units, list | tuple) else ()
-    if not units or any(not isinstance(unit, int | np.integer) or unit < 1 for unit in units):
-        raise ValueError(
-            "Invalid value for argument `hidden_units`. Expected at least one positive integer per hidden layer. "
-            f"Received: {hidden_units!r}"
-        )
-    return tuple(int(unit) for unit in units)

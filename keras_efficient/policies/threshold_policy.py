@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_efficient.layers.exit_features import EXIT_FEATURES
+from keras_efficient.policies.arguments import check_choice, check_number
 from keras_efficient.policies.exit_data import ExitData
 from keras_efficient.policies.exit_policy import ExitPolicy
 
@@ -49,12 +50,8 @@ class ThresholdPolicy(ExitPolicy):
 
     def __init__(self, threshold: float = 0.9, measure: Measure = "confidence", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if isinstance(threshold, bool) or not np.isscalar(threshold) or not np.isfinite(threshold):
-            raise ValueError(
-                f"Invalid value for argument `threshold`. Expected a finite number. Received: {threshold!r}"
-            )
-        self.threshold = float(threshold)
-        self.measure = _checked_measure(measure)
+        self.threshold = check_number("threshold", threshold)
+        self.measure = check_choice("measure", measure, tuple(_SIGN))
 
     def call(self, features: Any, exit_index: int) -> Any:
         value = features[:, EXIT_FEATURES.index(self.measure)]
@@ -104,20 +101,18 @@ class ThresholdPolicy(ExitPolicy):
         elif accuracy_drop is not None:
             best = _cheapest_with(curve, float(data.correct[:, -1].mean()), accuracy_drop)
         else:
-            assert trade_off is not None
-            data.rewards(trade_off)  # checks it
-            best = _last_best(curve.accuracy - trade_off * curve.cost)
+            best = _last_best(curve.accuracy - check_number("trade_off", trade_off, 0) * curve.cost)
         return cls(float(curve.thresholds[best]), measure, **kwargs)
 
 
 def threshold_curve(data: ExitData, measure: Measure = "confidence") -> ThresholdCurve:
     """Accuracy and cost of every threshold that acts differently on `data`, in `O(N K log(N K))`.
 
-    With `s` the measure, signed so that large means sure, an input passes exit `k` unless one of `s_1..s_k` is above the
-    threshold `t`: unless their running maximum `m_k > t`. So each pair of input and exit turns from "passed" to "left at
-    or before" at `t = m_k`, and all curves are cumulative sums over the sorted `m_k`.
+    With `s` the measure, signed so that large means sure, an input passes exit `k` unless one of `s_1..s_k` is above
+    the threshold `t`: unless their running maximum `m_k > t`. So each pair of input and exit turns from "passed" to
+    "left at or before" at `t = m_k`, and all curves are cumulative sums over the sorted `m_k`.
     """
-    sign = _SIGN[_checked_measure(measure)]
+    sign = _SIGN[check_choice("measure", measure, tuple(_SIGN))]
     sureness = sign * data.features[:, :-1, EXIT_FEATURES.index(measure)]
     order_key = np.maximum.accumulate(sureness, axis=1).ravel()
     order = np.argsort(-order_key, kind="stable")
@@ -160,23 +155,10 @@ def _most_accurate_within(curve: ThresholdCurve, budget: float) -> int:
 
 
 def _cheapest_with(curve: ThresholdCurve, accuracy: float, drop: float) -> int:
-    if not 0 <= drop <= 100:
-        raise ValueError(
-            "Invalid value for argument `accuracy_drop`. Expected percentage points between 0 and 100. "
-            f"Received: {drop}"
-        )
+    check_number("accuracy_drop", drop, 0, 100)
     return int(np.flatnonzero(curve.accuracy >= accuracy - drop / 100 - 1e-12)[-1])
 
 
 def _last_best(values: NDArray[np.float64]) -> int:
     """Index of the largest value; of equals the last, which is the cheapest."""
     return len(values) - 1 - int(np.argmax(values[::-1]))
-
-
-def _checked_measure(measure: Measure) -> Measure:
-    if measure not in _SIGN:
-        raise ValueError(
-            "Invalid value for argument `measure`. Expected 'confidence', 'entropy' or 'margin'. "
-            f"Received: {measure!r}"
-        )
-    return measure

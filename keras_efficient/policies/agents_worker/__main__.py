@@ -1,7 +1,7 @@
 """`python -m agents_worker DIRECTORY`: reads `task.npz` and `task.json` there, trains, writes `result.npz`.
 
-Each line of the standard output is a JSON object: `{"iteration": i, "reward": r, "validation_reward": v}`. All else that
-TensorFlow and its friends print goes to the standard error.
+Each line of the standard output is a JSON object: `{"iteration": i, "reward": r, "validation_reward": v}`. All else
+that TensorFlow and its friends print goes to the standard error.
 """
 
 import json
@@ -21,13 +21,15 @@ def main(directory: Path) -> None:
         task = dict(arrays)
 
     import tensorflow as tf
+    import tf_keras
     from tf_agents.environments import tf_py_environment
 
     from .agents import AGENTS, merge_exit_index
     from .exit_chain import ExitChain, mean_reward, observations
     from .exit_environment import ExitEnvironment
 
-    tf.random.set_seed(config["seed"])
+    tf_keras.utils.set_random_seed(config["seed"])
+    tf.config.experimental.enable_op_determinism()
     chain = ExitChain(
         task["features"], task["rewards"], config["batch_size"], config["seed"], config["exploring_starts"]
     )

@@ -81,14 +81,14 @@ class Trainer:
 
 
 class PolicyGradient(Trainer):
-    """What PPO and REINFORCE share: whole episodes of the present policy, used for one update."""
+    """What PPO and REINFORCE share: whole episodes of the present policy, used once and thrown away."""
+
+    rounds = 1  # of collecting and training in an iteration
 
     def iterate(self, progress: float) -> None:
         steps = 2 * (self.config["num_exits"] - 1) + 1
-        self.train(only_whole_episodes(self.collect(steps)))
-
-    def train(self, experience: Any) -> None:
-        self.agent.train(experience)
+        for _ in range(self.rounds):
+            self.agent.train(only_whole_episodes(self.collect(steps)))
 
 
 class Ppo(PolicyGradient):
@@ -112,6 +112,8 @@ class Ppo(PolicyGradient):
 
 
 class Reinforce(PolicyGradient):
+    rounds = 10
+
     def make_agent(self, optimizer: Any) -> Any:
         agent = reinforce_agent.ReinforceAgent(
             *self.specs(),
@@ -155,7 +157,7 @@ class Dqn(Trainer):
             self.samples = iter(self.buffer.as_dataset(sample_batch_size=256, num_steps=2).prefetch(2))
         self.train_often()
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function
     def train_often(self) -> None:
         for _ in tf.range(20):
             experience, _ = next(self.samples)

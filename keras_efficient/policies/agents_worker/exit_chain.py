@@ -43,7 +43,7 @@ class ExitChain:
         self.over = np.ones(batch_size, dtype=bool)
 
     def reset(self, which: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-        """Starts new episodes, in all places or in those where `which` is True; returns all observations `[B, F + K]`."""
+        """Starts new episodes, everywhere or where `which` is True; returns all observations `[B, F + K]`."""
         fresh = np.ones(self.batch_size, dtype=bool) if which is None else which
         count = int(fresh.sum())
         self.inputs[fresh] = self.random.integers(self.num_inputs, size=count)

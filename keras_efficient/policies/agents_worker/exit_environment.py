@@ -11,7 +11,7 @@ from tf_agents.trajectories import time_step as ts
 from .exit_chain import ExitChain
 
 
-class ExitEnvironment(py_environment.PyEnvironment):  # type: ignore[misc]
+class ExitEnvironment(py_environment.PyEnvironment):
     """Each place of the batch starts a new episode by itself in the step after its last one."""
 
     def __init__(self, chain: ExitChain) -> None:
@@ -52,5 +52,8 @@ class ExitEnvironment(py_environment.PyEnvironment):  # type: ignore[misc]
     def _first(self, observation: NDArray[np.float32]) -> Any:
         size = self._chain.batch_size
         return ts.TimeStep(
-            np.full(size, ts.StepType.FIRST, np.int32), np.zeros(size, np.float32), np.ones(size, np.float32), observation
+            np.full(size, ts.StepType.FIRST, np.int32),
+            np.zeros(size, np.float32),
+            np.ones(size, np.float32),
+            observation,
         )

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from keras_efficient.ops.context import recording
+from keras_efficient.policies import LearnedPolicy
+
+
+def test_score_by_hand():
+    mean, scale = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0]]), np.array([[2.0, 1, 1, 1], [1, 1, 1, 1]])
+    kernel = np.array([[1.0, 0], [0, 1], [0, 0], [0, 0]])
+    first_bias = np.array([[0.0, 0.5], [1.0, -5.0]])
+    policy = LearnedPolicy.from_arrays(mean, scale, [(kernel, first_bias), (np.array([[1.0], [-2.0]]), np.array([0.1]))])
+    features = np.array([[1.5, 0.25, 0, 0]], "float32")
+    np.testing.assert_allclose(policy(features, exit_index=0), [1.0 - 2 * 0.75 + 0.1], atol=1e-6)
+    np.testing.assert_allclose(policy(features, exit_index=1), [2.5 - 0 + 0.1], atol=1e-6)
+    np.testing.assert_array_equal(policy(features, exit_index=2), [1])
+    assert policy.hidden_units == (2,)
+
+
+def test_cost_is_recorded():
+    with recording() as events:
+        LearnedPolicy(num_exits=3, hidden_units=[8, 4])(np.zeros((5, 4), "float32"), exit_index=1)
+    assert [event.dense for event in events] == [4 * 8 + 8 * 4 + 4]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("num_exits", 1), ("num_exits", True), ("hidden_units", []), ("hidden_units", [0]), ("hidden_units", 32)],
+)
+def test_bad_arguments(argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}`.*Expected.*Received"):
+        LearnedPolicy(**{"num_exits": 3, argument: value})
+
+
+def test_bad_exit():
+    with pytest.raises(ValueError, match="`exit_index`.*\\[0, 3\\)"):
+        LearnedPolicy(num_exits=3)(np.zeros((1, 4), "float32"), exit_index=-1)
