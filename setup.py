@@ -1,8 +1,8 @@
 """Builds the native library; everything else is in setup.cfg.
 
-The library and the headers for plugins are written into ``keras_efficient/_native`` of the source tree, where an editable
-installation finds them, and travel from there into the wheel as package data. The library is plain C without Python's
-ABI, so one wheel serves every Python version of a platform.
+The library and the headers for plugins are written into ``keras_efficient/_native`` of the source tree, where an
+editable installation finds them, and travel from there into the wheel as package data. The library is plain C without
+Python's ABI, so one wheel serves every Python version of a platform.
 """
 
 import runpy
