@@ -16,10 +16,10 @@ GATES = ("relu1", None)
 class DynamicLayer(keras.layers.Layer):
     """Base of layers that decide per input what they compute.
 
-    A subclass calls `build_gate` and `build_budget` in its `build`, `gate_values` and `spend` in its `call`. In training
-    `spend` adds `budget_coefficient * mean(executed MACs)` to the losses and keeps a running mean in `executed_macs`. Both
-    are scalar weights that `callbacks.ComputeBudget` reads and sets; with the coefficient at 0, where it starts, the layer
-    trains for accuracy alone.
+    A subclass calls `build_gate` and `build_budget` in its `build`, `gate_values` and `spend` in its `call`. In
+    training `spend` adds `budget_coefficient * mean(executed MACs)` to the losses and keeps a running mean in
+    `executed_macs`. Both are scalar weights that `callbacks.ComputeBudget` reads and sets; with the coefficient at 0,
+    where it starts, the layer trains for accuracy alone.
 
     Args:
         gate: `"relu1"` for a gate net of its own, `S(x) = min(max(W GAP(x) + b, 0), 1)`, or None for none.
@@ -53,10 +53,13 @@ class DynamicLayer(keras.layers.Layer):
             raise ValueError(f"Invalid value for argument `gate`. Expected 'relu1' or None. Received: {gate!r}")
         if not 0 <= gate_threshold < 1:
             raise ValueError(
-                f"Invalid value for argument `gate_threshold`. Expected a number in [0, 1). Received: {gate_threshold!r}"
+                "Invalid value for argument `gate_threshold`. Expected a number in [0, 1). "
+                f"Received: {gate_threshold!r}"
             )
         if not 0 <= gate_leak <= 1:
-            raise ValueError(f"Invalid value for argument `gate_leak`. Expected a number in [0, 1]. Received: {gate_leak!r}")
+            raise ValueError(
+                f"Invalid value for argument `gate_leak`. Expected a number in [0, 1]. Received: {gate_leak!r}"
+            )
         self.gate = gate
         self.gate_threshold = float(gate_threshold)
         self.gate_leak = float(gate_leak)
@@ -98,13 +101,13 @@ class DynamicLayer(keras.layers.Layer):
         if not self.built or not self._countable:
             state = f"built for {self.get_build_config()}" if self.built else "not built yet"
             raise ValueError(
-                f"The MACs of layer `{self.name}` are not known. Expected a layer built for static dimensions behind the "
-                f"batch. Received: {state}"
+                f"The MACs of layer `{self.name}` are not known. Expected a layer built for static dimensions behind "
+                f"the batch. Received: {state}"
             )
         return self.macs_when_open() + self._gate_macs
 
     def gate_values(self, x: Tensor, training: bool | None) -> Tensor:
-        """The gates `[B, gates]` for `x` `[B, ..., channels]`: hard decisions times scale, with a gradient in training."""
+        """The gates `[B, gates]` for `x` `[B, ..., channels]`: decision and scale, with a gradient in training."""
         pooled = ops.mean(x, axis=tuple(range(1, len(x.shape) - 1))) if len(x.shape) > 2 else x
         values = ops.matmul(pooled, self.gate_kernel) + self.gate_bias
         context.record(f"{self.name}/gate", self._gate_macs, ops.ones((1,)) * self._gate_macs)

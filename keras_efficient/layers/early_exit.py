@@ -18,18 +18,21 @@ class EarlyExit(keras.layers.Layer):
         v = mean_hw(F)                   # [B, C]; with pool="average_max" concatenated with max_hw(F), [B, 2 C]
         z = W v + b                      # [B, num_classes], logits
 
-    A model with such layers is trained and used as `models.MultiExit.from_model(model)`, which calls the branches; alone,
-    the layer does nothing and its label unit learns nothing.
+    A model with such layers is trained and used as `models.MultiExit.from_model(model)`, which calls the branches;
+    alone, the layer does nothing and its label unit learns nothing.
 
-    >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(16, 3, activation="relu"), EarlyExit(10), ...])
+    >>> model.add(keras.layers.Conv2D(16, 3, activation="relu"))
+    >>> model.add(EarlyExit(10))
+    >>> model.add(keras.layers.Conv2D(32, 3, activation="relu"))
 
     Args:
         num_classes: Number of logits.
         pool: `"average"` or `"average_max"`; features without positions are taken as they are.
         hidden_units: Width of a hidden ReLU layer before the logits, or None.
         dropout: Share of pooled features dropped in training.
-        gradient_scale: Factor on the gradient that the branch sends into the network; `1 / (exits from here on)` gives the
-            gradient equilibrium of Li et al., "Improved Techniques for Training Adaptive Deep Networks" (ICCV 2019).
+        gradient_scale: Factor on the gradient that the branch sends into the network; `1 / (exits from here on)` gives
+            the gradient equilibrium of Li et al., "Improved Techniques for Training Adaptive Deep Networks" (ICCV
+            2019).
         label_layer: A layer from pooled features to logits, such as `MultiBitDense(num_classes)`, instead of a `Dense`.
 
     Call arguments:
@@ -54,17 +57,26 @@ class EarlyExit(keras.layers.Layer):
         super().__init__(**kwargs)
         for name, value in (("num_classes", num_classes), ("hidden_units", hidden_units or 1)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"Invalid value for argument `{name}`. Expected a positive integer. Received: {value!r}")
+                raise ValueError(
+                    f"Invalid value for argument `{name}`. Expected a positive integer. Received: {value!r}"
+                )
         if pool not in POOLS:
-            raise ValueError(f"Invalid value for argument `pool`. Expected 'average' or 'average_max'. Received: {pool!r}")
+            raise ValueError(
+                f"Invalid value for argument `pool`. Expected 'average' or 'average_max'. Received: {pool!r}"
+            )
         if not 0 <= dropout < 1:
-            raise ValueError(f"Invalid value for argument `dropout`. Expected a number in [0, 1). Received: {dropout!r}")
+            raise ValueError(
+                f"Invalid value for argument `dropout`. Expected a number in [0, 1). Received: {dropout!r}"
+            )
         if not gradient_scale >= 0:
             raise ValueError(
-                f"Invalid value for argument `gradient_scale`. Expected a number of at least 0. Received: {gradient_scale!r}"
+                "Invalid value for argument `gradient_scale`. Expected a number of at least 0. "
+                f"Received: {gradient_scale!r}"
             )
         if label_layer is not None and not isinstance(label_layer, keras.layers.Layer):
-            raise ValueError(f"Invalid value for argument `label_layer`. Expected a Keras layer. Received: {label_layer!r}")
+            raise ValueError(
+                f"Invalid value for argument `label_layer`. Expected a Keras layer. Received: {label_layer!r}"
+            )
         self.num_classes = num_classes
         self.pool = pool
         self.hidden_units = hidden_units
@@ -74,7 +86,11 @@ class EarlyExit(keras.layers.Layer):
         kwargs = {"dtype": self.dtype_policy}
         self.unit = [
             *([keras.layers.Dropout(dropout, **kwargs)] if dropout else []),
-            *([keras.layers.Dense(hidden_units, activation="relu", name=f"{self.name}_hidden", **kwargs)] if hidden_units else []),
+            *(
+                [keras.layers.Dense(hidden_units, activation="relu", name=f"{self.name}_hidden", **kwargs)]
+                if hidden_units
+                else []
+            ),
             label_layer or keras.layers.Dense(num_classes, name=f"{self.name}_label", **kwargs),
         ]
 
@@ -112,7 +128,9 @@ class EarlyExit(keras.layers.Layer):
         elif axes:
             features = ops.mean(features, axis=axes)
         for layer in self.unit:
-            features = layer(features, training=training) if isinstance(layer, keras.layers.Dropout) else layer(features)
+            features = (
+                layer(features, training=training) if isinstance(layer, keras.layers.Dropout) else layer(features)
+            )
         return features
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:

@@ -30,8 +30,8 @@ class GatedConv2D(DynamicLayer):
     >>> y = GatedConv2D(16, 3, padding="same", gate=None)(h, input_gate=g)
 
     Training computes everything, multiplies by the gates, and lets gradients through. Inference runs the op
-    `ke.gated_conv_2d` with batch normalisation folded into its kernel; inside `ops.skipping()` (and on a device with the
-    delegate) the closed channels are not computed. All three give the same numbers, batch statistics aside.
+    `ke.gated_conv_2d` with batch normalisation folded into its kernel; inside `ops.skipping()` (and on a device with
+    the delegate) the closed channels are not computed. All three give the same numbers, batch statistics aside.
 
     Args:
         filters: Number of output channels.
@@ -46,10 +46,10 @@ class GatedConv2D(DynamicLayer):
         batch_normalization: Whether to normalise between convolution and activation.
         momentum: Of the batch normalisation's moving statistics.
         epsilon: Of the batch normalisation.
-        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint: As in
-            `keras.layers.Conv2D`.
-        **kwargs: `gate_threshold`, `gate_leak`, `gate_kernel_initializer` and `gate_bias_initializer` of `DynamicLayer`, and
-            the arguments of `keras.layers.Layer`.
+        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint:
+            As in `keras.layers.Conv2D`.
+        **kwargs: `gate_threshold`, `gate_leak`, `gate_kernel_initializer` and `gate_bias_initializer` of
+            `DynamicLayer`, and the arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `[B, H, W, C]`, channels last.
@@ -87,7 +87,9 @@ class GatedConv2D(DynamicLayer):
     ) -> None:
         super().__init__(gate=gate, **kwargs)
         if isinstance(filters, bool) or not isinstance(filters, int) or filters < 1:
-            raise ValueError(f"Invalid value for argument `filters`. Expected a positive integer. Received: {filters!r}")
+            raise ValueError(
+                f"Invalid value for argument `filters`. Expected a positive integer. Received: {filters!r}"
+            )
         self.filters = filters
         self.kernel_size = _pair("kernel_size", kernel_size)
         self.strides = _pair("strides", strides)
@@ -96,7 +98,8 @@ class GatedConv2D(DynamicLayer):
             raise ValueError(f"Invalid value for argument `padding`. Expected 'valid' or 'same'. Received: {padding!r}")
         if (activation or "linear") not in ACTIVATIONS:
             raise ValueError(
-                f"Invalid value for argument `activation`. Expected None or one of {ACTIVATIONS}. Received: {activation!r}"
+                f"Invalid value for argument `activation`. Expected None or one of {ACTIVATIONS}. "
+                f"Received: {activation!r}"
             )
         self.padding = padding
         self.activation = activation or "linear"
@@ -121,9 +124,13 @@ class GatedConv2D(DynamicLayer):
         )
         self.norm: Any = None
         if batch_normalization:
-            self.norm = keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, dtype=self.dtype_policy, name="norm")
+            self.norm = keras.layers.BatchNormalization(
+                momentum=momentum, epsilon=epsilon, dtype=self.dtype_policy, name="norm"
+            )
 
-    def build(self, inputs_shape: Shape, input_gate_shape: Shape | None = None, gate_inputs_shape: Shape | None = None) -> None:
+    def build(
+        self, inputs_shape: Shape, input_gate_shape: Shape | None = None, gate_inputs_shape: Shape | None = None
+    ) -> None:
         if len(inputs_shape) != 4 or inputs_shape[-1] is None:
             raise ValueError(
                 "Invalid shape for argument `inputs`. Expected [batch, height, width, channels] with known channels. "
@@ -231,8 +238,8 @@ class GatedConv2D(DynamicLayer):
         ]
         if any(size is not None and size <= 0 for size in sizes):
             raise ValueError(
-                f"Invalid shape for argument `inputs`. Expected height and width that a kernel of {self.kernel_size} fits "
-                f"into. Received: {tuple(inputs_shape)}"
+                "Invalid shape for argument `inputs`. Expected height and width that a kernel of "
+                f"{self.kernel_size} fits into. Received: {tuple(inputs_shape)}"
             )
         return (inputs_shape[0], *sizes, self.filters)
 
@@ -262,5 +269,7 @@ class GatedConv2D(DynamicLayer):
 def _pair(name: str, value: Any) -> tuple[int, int]:
     values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     if len(values) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
-        raise ValueError(f"Invalid value for argument `{name}`. Expected one or two positive integers. Received: {value!r}")
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected one or two positive integers. Received: {value!r}"
+        )
     return values

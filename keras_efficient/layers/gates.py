@@ -25,8 +25,8 @@ def hard_gate(values: Tensor, threshold: float) -> Tensor:
 def soft_gate(values: Tensor, threshold: float, leak: float) -> Tensor:
     """The same numbers as `hard_gate`, with a gradient for training.
 
-    The derivative is 1 where the gate lies between `threshold` and 1, and `leak` elsewhere: with a leak of 0 a gate that has
-    closed stays closed, and one that sits at 1 does not feel a budget.
+    The derivative is 1 where the gate lies between `threshold` and 1, and `leak` elsewhere: with a leak of 0 a gate
+    that has closed stays closed, and one that sits at 1 does not feel a budget.
     """
     gate = ops.stop_gradient(hard_gate(values, threshold))
     moves = ops.cast(ops.logical_and(gate > 0, values <= 1), gate.dtype)
@@ -44,5 +44,5 @@ def straight_through_open(gate: Tensor) -> Tensor:
 
 
 def straight_through_mask(x: Tensor, mask: Tensor) -> Tensor:
-    """`x * mask` for a mask of zeros and ones, with the gradient of `x`: what is shut now may still be worth opening."""
+    """`x * mask` for a mask of zeros and ones, with the gradient of `x`: what is shut may still be worth opening."""
     return x + ops.stop_gradient(x * mask - x)

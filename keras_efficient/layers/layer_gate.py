@@ -23,18 +23,19 @@ class LayerGate(DynamicLayer):
         s = relu1(w . mean(x) + b)                       # [B, 1], a value up to `gate_threshold` becomes 0
         y = s * F(x) + shortcut(x)
 
-    Where `s` is 0, `F` need not be computed, nor any gate net inside it. Training and batches compute it all the same and
-    multiply; inside `ops.skipping()`, for one input at a time, `F` sits in a branch that does not run, and an exported file
-    holds an IF. All give the same numbers.
+    Where `s` is 0, `F` need not be computed, nor any gate net inside it. Training and batches compute it all the same
+    and multiply; inside `ops.skipping()`, for one input at a time, `F` sits in a branch that does not run, and an
+    exported file holds an IF. All give the same numbers.
 
-    >>> block = keras.Sequential([GatedConv2D(16, 3, padding="same", activation="relu"), keras.layers.Conv2D(16, 3, padding="same")])
+    >>> inner = GatedConv2D(16, 3, padding="same", activation="relu")
+    >>> block = keras.Sequential([inner, keras.layers.Conv2D(16, 3, padding="same")])
     >>> x = keras.layers.ReLU()(LayerGate(block)(x))
 
     Args:
         layer: `F`: a Keras layer or model of one input and one output.
         shortcut: `"identity"`, None (a skipped input gives zeros), or a Keras layer, such as a projection.
-        **kwargs: `gate_threshold`, `gate_leak`, `gate_kernel_initializer` and `gate_bias_initializer` of `DynamicLayer`, and
-            the arguments of `keras.layers.Layer`.
+        **kwargs: `gate_threshold`, `gate_leak`, `gate_kernel_initializer` and `gate_bias_initializer` of
+            `DynamicLayer`, and the arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `[B, ..., C]`.
@@ -51,10 +52,13 @@ class LayerGate(DynamicLayer):
             raise ValueError("Invalid value for argument `gate`. Expected 'relu1'. Received: None")
         super().__init__(**kwargs)
         if not isinstance(layer, keras.layers.Layer):
-            raise ValueError(f"Invalid value for argument `layer`. Expected a Keras layer or model. Received: {layer!r}")
+            raise ValueError(
+                f"Invalid value for argument `layer`. Expected a Keras layer or model. Received: {layer!r}"
+            )
         if shortcut not in ("identity", None) and not isinstance(shortcut, keras.layers.Layer):
             raise ValueError(
-                f"Invalid value for argument `shortcut`. Expected 'identity', None or a Keras layer. Received: {shortcut!r}"
+                "Invalid value for argument `shortcut`. Expected 'identity', None or a Keras layer. "
+                f"Received: {shortcut!r}"
             )
         self.layer = layer
         self.shortcut = shortcut
@@ -109,7 +113,8 @@ class LayerGate(DynamicLayer):
         """`F` in a branch that runs only where the gate is open."""
         if inputs.shape[0] not in (None, 1):
             raise ValueError(
-                f"Invalid value for argument `inputs`. Expected a batch of one input to skip a layer. Received: {inputs.shape[0]}"
+                "Invalid value for argument `inputs`. Expected a batch of one input to skip a layer. "
+                f"Received: {inputs.shape[0]}"
             )
 
         def shut() -> Tensor:
@@ -139,7 +144,10 @@ class LayerGate(DynamicLayer):
 
 
 def _charged(events: Sequence[context.Event], opened: Tensor) -> Tensor:
-    """MACs `[B]` of the inputs that pass the gate. A closed gate feels the dense cost: the most that opening could cost."""
+    """MACs `[B]` of the inputs that pass the gate.
+
+    A closed gate feels the dense cost: the most that opening it could cost.
+    """
     spent = sum((event.executed for event in events), ops.zeros_like(opened))
     dense = sum(event.dense for event in events)
     return opened * ops.stop_gradient(ops.where(opened > 0, spent, dense))

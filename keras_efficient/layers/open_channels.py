@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_efficient.ops import context, gated_conv_2d
 from keras_efficient.ops.gated_conv_2d import GatedConv2DAttributes, activate
-from numpy.typing import NDArray
 
 Tensor = Any
 
@@ -33,7 +33,8 @@ def conv_open_channels(
         return None
     if read.shape[0] != 1:
         raise ValueError(
-            f"Invalid value for argument `inputs`. Expected a batch of one input to skip channels. Received: {read.shape[0]}"
+            "Invalid value for argument `inputs`. Expected a batch of one input to skip channels. "
+            f"Received: {read.shape[0]}"
         )
     inputs, outputs = np.flatnonzero(read[0]), np.flatnonzero(written[0])
     values = GatedConv2DAttributes(**attributes)
@@ -42,7 +43,7 @@ def conv_open_channels(
     cost = gated_conv_2d.cost(shapes, values, counts)
     context.record(gated_conv_2d.name, gated_conv_2d.cost(shapes, values).macs, cost.macs, by_op=True)
 
-    _, height, width, filters = gated_conv_2d.output_shape(shapes, values)
+    _, height, width, _ = gated_conv_2d.output_shape(shapes, values)
     y = ops.zeros((1, height, width, len(outputs)), x.dtype)
     if len(inputs) and len(outputs):
         y = ops.conv(
@@ -53,7 +54,9 @@ def conv_open_channels(
             data_format="channels_last",
             dilation_rate=(values.dilation_h, values.dilation_w),
         )
-    y = activate(y + ops.take(bias, outputs), values.activation) * ops.expand_dims(ops.take(g_out, outputs, axis=1), (1, 2))
-    places = np.full(filters, len(outputs))
+    y = activate(y + ops.take(bias, outputs), values.activation) * ops.expand_dims(
+        ops.take(g_out, outputs, axis=1), (1, 2)
+    )
+    places = np.full(int(kernel.shape[3]), len(outputs))
     places[outputs] = np.arange(len(outputs))
     return ops.take(ops.concatenate([y, ops.zeros((1, height, width, 1), y.dtype)], axis=3), places, axis=3)

@@ -23,12 +23,12 @@ class MultiExit(keras.Model):
 
         F_0 = x;  F_k = stage_k(F_{k-1});  z_k = exit_k.branch(F_k);  z_K = F_K
 
-    Called, it gives the logits of all exits, `{"exit_1": [B, n], ..., "exit_K": [B, n]}`. `compile` takes one loss and one
-    list of metrics and applies them to every exit; `fit` and `evaluate` take the labels once.
+    Called, it gives the logits of all exits, `{"exit_1": [B, n], ..., "exit_K": [B, n]}`. `compile` takes one loss and
+    one list of metrics and applies them to every exit; `fit` and `evaluate` take the labels once.
 
-    With a `policy`, a Keras layer with `policy(exit_features(z_k, k, K), exit_index=k) -> [B]` that leaves where it is above
-    0, `predict` gives the logits of the exit taken. Inside `ops.skipping()` (one input at a time) the network itself then
-    gives `{"output": [1, n], "exit_index": int32 [1]}` and computes nothing behind the exit taken.
+    With a `policy`, a Keras layer with `policy(exit_features(z_k, k, K), exit_index=k) -> [B]` that leaves where it is
+    above 0, `predict` gives the logits of the exit taken. Inside `ops.skipping()` (one input at a time) the network
+    itself then gives `{"output": [1, n], "exit_index": int32 [1]}` and computes nothing behind the exit taken.
 
     >>> model = MultiExit.from_model(network)
     >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
@@ -70,8 +70,8 @@ class MultiExit(keras.Model):
         """Cuts a Functional or Sequential model at its `EarlyExit` layers; its layers are shared, not copied.
 
         Raises:
-            ValueError: If the model is not built, has no exit, does not end in logits, or if a layer behind an exit reads
-                something from before it; the message names the layer.
+            ValueError: If the model is not built, has no exit, does not end in logits, or if a layer behind an exit
+                reads something from before it; the message names the layer.
         """
         stages, exits = split_at_exits(model)
         made = cls(stages, exits, name=kwargs.pop("name", model.name), **kwargs)
@@ -101,19 +101,24 @@ class MultiExit(keras.Model):
         """The exit policy, or None."""
         return self._policy_slot.policy
 
+    @policy.setter
+    def policy(self, policy: keras.layers.Layer | None) -> None:
+        self._policy_slot.put(policy)
+
     def __setattr__(self, name: str, value: Any) -> None:
         # Keras takes no new sublayers once a model is built, but a policy is found after training: a slot holds it.
         if name == "policy":
-            self._policy_slot.put(value)
+            object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> dict[str, Tensor]:
         if self.policy is not None and context.is_skipping() and not training:
-            batch = tuple(keras.tree.flatten(inputs)[0].shape)[0]
+            batch = keras.tree.flatten(inputs)[0].shape[0]
             if batch not in (None, 1):
                 raise ValueError(
-                    f"Invalid value for argument `inputs`. Expected a batch of one input to take an exit. Received: {batch}"
+                    "Invalid value for argument `inputs`. Expected a batch of one input to take an exit. "
+                    f"Received: {batch}"
                 )
             return self._left_early(inputs, 0)
         return dict(zip(self.exit_names, self._all_logits(inputs, training), strict=True))
@@ -172,7 +177,12 @@ class MultiExit(keras.Model):
         return self.predict_exits(x, batch_size, verbose, steps, callbacks, policy)[0]
 
     def predict_all(
-        self, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None, callbacks: Any = None
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
     ) -> dict[str, NDArray[Any]]:
         """The logits of every exit, `{"exit_1": [N, n], ...}`, in order."""
         predictions = super().predict(x, batch_size, verbose, steps, callbacks)
@@ -191,7 +201,8 @@ class MultiExit(keras.Model):
         policy = self.policy if policy is None else policy
         if policy is None:
             raise ValueError(
-                "Invalid value for argument `policy`. Expected an exit policy, here or as `model.policy`. Received: None"
+                "Invalid value for argument `policy`. Expected an exit policy, here or as `model.policy`. "
+                "Received: None"
             )
         logits = np.stack(list(self.predict_all(x, batch_size, verbose, steps, callbacks).values()), axis=1)
         leaves = np.ones(logits.shape[:2], bool)
@@ -253,7 +264,9 @@ class MultiExit(keras.Model):
         for key in ("metrics", "weighted_metrics"):
             given = metrics if key == "metrics" else kwargs.get(key)
             if given is not None and not isinstance(given, dict):
-                kwargs[key] = {name: [_copied(metric) for metric in keras.tree.flatten(given)] for name in self.exit_names}
+                kwargs[key] = {
+                    name: [_copied(metric) for metric in keras.tree.flatten(given)] for name in self.exit_names
+                }
             elif given is not None:
                 kwargs[key] = given
         if loss is not None and not isinstance(loss, dict):

@@ -19,8 +19,8 @@ def split_at_exits(model: keras.Model) -> tuple[list[keras.Model], list[EarlyExi
         exits: The `K - 1` exits, in order.
 
     Raises:
-        ValueError: If the model is neither Functional nor a built Sequential, has no exits or several outputs, or cannot be
-            cut because a layer behind an exit reads something from before it.
+        ValueError: If the model is neither Functional nor a built Sequential, has no exits or several outputs, or
+            cannot be cut because a layer behind an exit reads something from before it.
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"Invalid value for argument `model`. Expected a Keras model. Received: {model!r}")
@@ -31,12 +31,13 @@ def split_at_exits(model: keras.Model) -> tuple[list[keras.Model], list[EarlyExi
     outputs = getattr(model, "outputs", None)
     if not outputs:
         raise ValueError(
-            "Invalid value for argument `model`. Expected a Functional or Sequential model, whose layers can be taken apart. "
-            f"Received: `{model.name}` of {type(model).__name__}"
+            "Invalid value for argument `model`. Expected a Functional or Sequential model, whose layers can be taken "
+            f"apart. Received: `{model.name}` of {type(model).__name__}"
         )
     if len(outputs) != 1:
         raise ValueError(
-            f"Invalid value for argument `model`. Expected one output, the logits of the last exit. Received: {len(outputs)}"
+            f"Invalid value for argument `model`. Expected one output, the logits of the last exit. "
+            f"Received: {len(outputs)}"
         )
     inputs = list(model.inputs)
     nodes = _nodes_before(outputs[0], [])
@@ -82,8 +83,8 @@ def _check_exits(model: keras.Model, marks: list[Any]) -> None:
         nested = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
         hint = f" (exits inside nested models such as `{nested[0]}` do not count)" if nested else ""
         raise ValueError(
-            f"Invalid value for argument `model`. Expected at least one `EarlyExit` layer{hint}. Received: `{model.name}` "
-            "without one"
+            f"Invalid value for argument `model`. Expected at least one `EarlyExit` layer{hint}. "
+            f"Received: `{model.name}` without one"
         )
     operations = [mark.operation for mark in marks]
     for operation in operations:
@@ -93,8 +94,8 @@ def _check_exits(model: keras.Model, marks: list[Any]) -> None:
     for operation in operations:
         if len(model.outputs[0].shape) != 2 or operation.num_classes != classes:
             raise ValueError(
-                f"Invalid value for argument `model`. Expected an output of shape [batch, {operation.num_classes}], like exit "
-                f"`{operation.name}`. Received: {tuple(model.outputs[0].shape)}"
+                f"Invalid value for argument `model`. Expected an output of shape [batch, {operation.num_classes}], "
+                f"like exit `{operation.name}`. Received: {tuple(model.outputs[0].shape)}"
             )
     last = _node(model.outputs[0]).operation
     if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
@@ -115,12 +116,13 @@ def _check_cut(model: keras.Model, exit_name: str, start: KerasTensor, end: Kera
         for tensor in node.input_tensors:
             if tensor is not start and id(_node(tensor)) in before:
                 raise ValueError(
-                    f"Cannot cut model `{model.name}` at exit `{exit_name}`: layer `{node.operation.name}` behind it reads "
-                    f"`{_node(tensor).operation.name}` from before it"
+                    f"Cannot cut model `{model.name}` at exit `{exit_name}`: layer `{node.operation.name}` behind it "
+                    f"reads `{_node(tensor).operation.name}` from before it"
                 )
         if not node.input_tensors:
             raise ValueError(
-                f"Cannot cut model `{model.name}` at exit `{exit_name}`: input `{node.operation.name}` is read behind it"
+                f"Cannot cut model `{model.name}` at exit `{exit_name}`: input `{node.operation.name}` is read "
+                "behind it"
             )
 
 
