@@ -9,9 +9,10 @@
 
 enum { LANES = 8 };
 typedef __m256 vec;
+typedef __m256i vec_mask;
 
 /* All bits of a lane set where its bit is. */
-static inline __m256i lane_mask(uint32_t bits) {
+static inline vec_mask vec_lanes(uint32_t bits) {
   const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
   return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int32_t)bits), each), each);
 }
@@ -25,7 +26,7 @@ static inline vec vec_multiply(vec a, vec b) { return _mm256_mul_ps(a, b); }
 /* Both return b where either is NaN. */
 static inline vec vec_min(vec a, vec b) { return _mm256_min_ps(a, b); }
 static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
-static inline vec vec_keep(uint32_t bits, vec v) { return _mm256_and_ps(_mm256_castsi256_ps(lane_mask(bits)), v); }
+static inline vec vec_keep(vec_mask mask, vec v) { return _mm256_and_ps(_mm256_castsi256_ps(mask), v); }
 
 /* x of PAIRS is interleaved, so a vector's lanes are too: channel 0 of the upper pixel, of the lower one, channel 1, ... */
 static inline vec vec_broadcast_pair(const void *p) {
@@ -79,12 +80,13 @@ static void spread(const float *compact, ptrdiff_t pitch, const uint16_t *bits, 
                    int32_t pixels) {
   for (int32_t c = 0; c < channels; c += LANES) {
     const uint32_t open = bits[c / LANES];
-    const __m256i from = places(open, 1), keep = lane_mask(open), inside = lane_mask((1u << (channels - c < LANES ? channels - c : LANES)) - 1);
+    const __m256i from = places(open, 1);
+    const vec_mask keep = vec_lanes(open), inside = vec_lanes((1u << (channels - c < LANES ? channels - c : LANES)) - 1);
     const int whole = channels - c >= LANES;
     const float *in = compact + starts[c / LANES];
     float *out = y + c;
     for (int32_t p = 0; p < pixels; p++, in += pitch, out += channels) {
-      const vec v = _mm256_and_ps(_mm256_permutevar8x32_ps(_mm256_loadu_ps(in), from), _mm256_castsi256_ps(keep));
+      const vec v = vec_keep(keep, _mm256_permutevar8x32_ps(_mm256_loadu_ps(in), from));
       if (whole) {
         _mm256_storeu_ps(out, v);
       } else {
@@ -98,15 +100,16 @@ static void spread_pairs(const float *compact, const uint16_t *bits, const int32
                          int32_t pixels) {
   for (int32_t c = 0; c < channels; c += LANES) {
     const uint32_t open = bits[c / LANES];
-    const __m256i inside = lane_mask((1u << (channels - c < LANES ? channels - c : LANES)) - 1);
+    const vec_mask keep = vec_lanes(open);
+    const vec_mask inside = vec_lanes((1u << (channels - c < LANES ? channels - c : LANES)) - 1);
     const __m256i even = _mm256_add_epi32(places(open, 2), _mm256_set1_epi32(2 * starts[c / LANES]));
     const __m256i odd = _mm256_add_epi32(even, _mm256_set1_epi32(1));
     const float *in = compact;
     ptrdiff_t to = c;
     for (int32_t p = 0; p < pixels; p++, in += LANES, to += channels) {
       const vec v = _mm256_loadu_ps(in);
-      _mm256_maskstore_ps(upper + to, inside, vec_keep(open, _mm256_permutevar8x32_ps(v, even)));
-      if (lower != NULL) _mm256_maskstore_ps(lower + to, inside, vec_keep(open, _mm256_permutevar8x32_ps(v, odd)));
+      _mm256_maskstore_ps(upper + to, inside, vec_keep(keep, _mm256_permutevar8x32_ps(v, even)));
+      if (lower != NULL) _mm256_maskstore_ps(lower + to, inside, vec_keep(keep, _mm256_permutevar8x32_ps(v, odd)));
     }
   }
 }
@@ -127,7 +130,7 @@ static Pieces find_pieces(const float *weights, size_t block_pitch, const int32_
     uint32_t bits = 0;
     for (int32_t lane = 0; lane < LANES; lane++) bits |= (uint32_t)(outputs[lane] / LANES == block) << lane;
     pieces.blocks[pieces.count] = weights + (size_t)block * block_pitch;
-    pieces.masks[pieces.count++] = lane_mask(bits);
+    pieces.masks[pieces.count++] = vec_lanes(bits);
     left &= ~bits;
   }
   return pieces;

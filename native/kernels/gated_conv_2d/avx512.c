@@ -9,6 +9,7 @@
 
 enum { LANES = 16 };
 typedef __m512 vec;
+typedef __mmask16 vec_mask;
 
 static inline vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void vec_store(float *p, vec v) { _mm512_storeu_ps(p, v); }
@@ -19,7 +20,8 @@ static inline vec vec_multiply(vec a, vec b) { return _mm512_mul_ps(a, b); }
 /* Both return b where either is NaN. */
 static inline vec vec_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
-static inline vec vec_keep(uint32_t bits, vec v) { return _mm512_maskz_mov_ps((__mmask16)bits, v); }
+static inline vec_mask vec_lanes(uint32_t bits) { return (vec_mask)bits; }
+static inline vec vec_keep(vec_mask mask, vec v) { return _mm512_maskz_mov_ps(mask, v); }
 
 /* x of PAIRS is interleaved, so a vector's lanes are too: channel 0 of the upper pixel, of the lower one, channel 1, ... */
 static inline vec vec_broadcast_pair(const void *p) {

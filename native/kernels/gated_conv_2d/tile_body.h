@@ -1,5 +1,6 @@
 /* The tile kernels, generic in the vector width. Whoever includes this defines `vec`, LANES, vec_load, vec_store, vec_broadcast(p), vec_broadcast_pair(p) (p[0] in the lower half, p[1] in the upper one),
- * vec_set(value), vec_fma(a, b, c) = a * b + c, vec_min, vec_max, vec_multiply and vec_keep(bits, v), which zeroes lanes without a bit.
+ * vec_set(value), vec_fma(a, b, c) = a * b + c, vec_min, vec_max, vec_multiply, `vec_mask`, vec_lanes(bits) and
+ * vec_keep(mask, v), which zeroes the lanes outside the mask.
  *
  * Sums are named variables, not an array: compilers keep such arrays in memory. `rows`, `columns` and `vectors` are constants of
  * each kernel, so everything that does not apply folds away. The opaque pointer keeps the address arithmetic at one addition per
@@ -29,15 +30,14 @@
     if (vectors > 2) c##i = vec_fma(x, w2, c##i);                 \
   }
 
-#define KE_FINISH(sum, v, gate, i)                                                                                    \
-  vec_store(tile->y + (i / columns) * tile->y_row + (i % columns) * tile->y_column + tile->vectors[v].y,              \
-            vec_keep(tile->vectors[v].open, vec_multiply(vec_min(high, vec_max(low, sum)), gate)))
+#define KE_FINISH(y, sum, gate, keep, i) \
+  vec_store(y + (i / columns) * y_row + (i % columns) * y_column, vec_keep(keep, vec_multiply(vec_min(high, vec_max(low, sum)), gate)))
 
-#define KE_STORE(i)                                    \
-  if (i < rows * columns) {                            \
-    KE_FINISH(a##i, 0, gate0, i);                      \
-    if (vectors > 1) KE_FINISH(b##i, 1, gate1, i);     \
-    if (vectors > 2) KE_FINISH(c##i, 2, gate2, i);     \
+#define KE_STORE(i)                                           \
+  if (i < rows * columns) {                                   \
+    KE_FINISH(y0, a##i, gate0, keep0, i);                     \
+    if (vectors > 1) KE_FINISH(y1, b##i, gate1, keep1, i);    \
+    if (vectors > 2) KE_FINISH(y2, c##i, gate2, keep2, i);    \
   }
 
 static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, const int pairs, const int vectors,
@@ -60,10 +60,13 @@ static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, c
     const vec w2 = vectors > 2 ? vec_load(weights2 + step->w) : w0;
     KE_EACH_SLOT(KE_STEP)
   }
+  /* Everything is read before the first store, which the compiler must suppose to change it. */
   const vec low = vec_set(tile->low), high = vec_set(tile->high);
-  const vec gate0 = vec_load(tile->vectors[0].gate);
-  const vec gate1 = vec_load(tile->vectors[second].gate);
-  const vec gate2 = vec_load(tile->vectors[third].gate);
+  const KeVector *const v0 = &tile->vectors[0], *const v1 = &tile->vectors[second], *const v2 = &tile->vectors[third];
+  const vec gate0 = vec_load(v0->gate), gate1 = vec_load(v1->gate), gate2 = vec_load(v2->gate);
+  const vec_mask keep0 = vec_lanes(v0->open), keep1 = vec_lanes(v1->open), keep2 = vec_lanes(v2->open);
+  float *const y0 = tile->y + v0->y, *const y1 = tile->y + v1->y, *const y2 = tile->y + v2->y;
+  const ptrdiff_t y_row = tile->y_row, y_column = tile->y_column;
   KE_EACH_SLOT(KE_STORE)
 }
 

@@ -79,6 +79,8 @@ typedef struct KeGeometry {
   int64_t pitch;                       /* floats from one row of x, or of its copy, to the next */
   int64_t left, middle, right;         /* a row of the copy: floats of zeros, floats taken from x, floats of zeros */
   int64_t x_row, x_column;             /* floats from one output pixel to the next */
+  int64_t room;                        /* rows that a band's copy of x has room for; later rows take the place of earlier ones */
+  size_t at_copy;                      /* the copies in the scratch memory */
   int32_t tap_row, tap_column;         /* floats from one tap to the next */
 } KeGeometry;
 
@@ -92,14 +94,15 @@ typedef struct KeTiled {
   size_t compact_floats; /* of one band's buffer for results */
 
   /* Pieces of the scratch memory, in bytes from its beginning. */
-  size_t at_open_in, at_open_out, at_bits, at_seen_bits, at_starts, at_vectors, at_gate, at_bias, at_steps, at_gathered, at_x, at_compact;
+  size_t at_open_in, at_open_out, at_bits, at_seen_bits, at_starts, at_vectors, at_gate, at_bias, at_steps, at_gathered, at_compact;
 
   /* What the last gates led to. */
   int32_t seen; /* whether the schedule belongs to the bits at_seen_bits */
   KeMode mode;
   int32_t open_in, open_out, vector_count;
   int32_t lazy; /* weights are gathered panel by panel, just before use */
-  int32_t halo_values, halo_bands; /* the layout whose zeros stand around the copy of x; 0 none */
+
+  int32_t has_halo; /* whether the zeros beside the copies of x, which no call touches, have been written */
 } KeTiled;
 
 struct KeGatedConv2DPlan;

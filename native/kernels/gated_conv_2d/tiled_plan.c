@@ -7,6 +7,8 @@
 
 /* Gathered weights beyond this many bytes would leave the second-level cache: they are gathered panel by panel instead. */
 enum { GATHER_LIMIT = 512 * 1024 };
+/* Regions that a copy of x holds before rows are moved. */
+enum { REGIONS_COPIED = 4 };
 /* How much of x one region covers: little while all weights stay close, much where they have to come from far. */
 enum { NEAR_REGION = 32 * 1024, FAR_REGION = 1024 * 1024 };
 
@@ -16,7 +18,7 @@ static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 /* `region_bytes` of x, in whole rows, or for a single row in whole tiles. */
 static void cut_regions(KeGeometry *g, int64_t region_bytes) {
   const int64_t floats = region_bytes / (int64_t)sizeof(float);
-  g->region_rows = (int32_t)smaller(g->rows, larger(KE_MAX_TILE_ROWS, floats / g->x_row));
+  g->region_rows = (int32_t)smaller(g->rows, larger(1, floats / g->x_row / KE_MAX_TILE_ROWS) * KE_MAX_TILE_ROWS);
   g->region_columns = g->columns;
   if (g->rows > 1) return;
   const int64_t tiles = larger(2, floats / g->x_column / KE_MAX_TILE_COLUMNS);
@@ -55,15 +57,15 @@ static bool lay_out(const KeGatedConv2DPlan *plan, KeGeometry *g, int32_t values
   return true;
 }
 
-/* Floats of the copies of x, all bands together, however many bands there will be. */
-static bool copy_floats(const KeGatedConv2DPlan *plan, const KeGeometry *g, size_t *floats) {
-  *floats = 0;
-  if (g->in_place) return true;
-  size_t halo = (size_t)(plan->shape.kernel_h - 1) * (size_t)plan->shape.dilation_h + 1;
-  size_t rows = (size_t)g->rows + (size_t)plan->tiled.bands;
-  if (!ke_multiply(&rows, (size_t)plan->shape.stride_h) || !ke_multiply(&halo, (size_t)plan->tiled.bands)) return false;
-  if (__builtin_add_overflow(rows, halo, floats)) return false;
-  return ke_multiply(floats, (size_t)g->pitch);
+/* Room for the copies of x of all bands: what one region reads, and a few regions more before rows have to be moved. */
+static bool reserve_copies(const KeGatedConv2DPlan *plan, KeGeometry *g, size_t *total) {
+  const KeGatedConv2DShape *shape = &plan->shape;
+  const int64_t halo = (int64_t)(shape->kernel_h - 1) * shape->dilation_h + 1;
+  const int64_t all = (int64_t)(g->rows - 1) * shape->stride_h + halo;
+  g->room = g->in_place ? 0 : smaller(all, ((int64_t)g->region_rows * REGIONS_COPIED - 1) * shape->stride_h + halo);
+  size_t bytes = (size_t)g->room;
+  return ke_multiply(&bytes, (size_t)g->pitch) && ke_multiply(&bytes, (size_t)plan->tiled.bands * sizeof(float)) &&
+         ke_reserve(total, bytes, &g->at_copy);
 }
 
 int ke_tiled_measure(KeGatedConv2DPlan *plan, const KeTiledIsa *isa) {
@@ -89,11 +91,10 @@ int ke_tiled_measure(KeGatedConv2DPlan *plan, const KeTiledIsa *isa) {
   t->gather_floats = all_weights / sizeof(float);
   if (far) t->gather_floats = (size_t)larger(GATHER_LIMIT / (int64_t)sizeof(float), (int64_t)t->panel_floats * t->bands);
 
-  size_t x[2], compact[2], total = 0;
+  size_t compact[2], total = 0;
   for (int32_t i = 0; i < 2; i++) {
     const KeGeometry *g = &t->geometry[i];
     compact[i] = i == 0 ? padded_out : lanes;
-    if (!copy_floats(plan, g, &x[i]) || !ke_multiply(&x[i], sizeof(float))) return KE_GATED_CONV_2D_BAD_SIZE;
     if (!ke_multiply(&compact[i], (size_t)g->region_rows * (size_t)g->region_columns)) return KE_GATED_CONV_2D_BAD_SIZE;
   }
   /* A spread reads one vector beyond the last result. */
@@ -110,7 +111,8 @@ int ke_tiled_measure(KeGatedConv2DPlan *plan, const KeTiledIsa *isa) {
                     ke_reserve(&total, (padded_out + lanes) * sizeof(float), &t->at_bias) &&
                     ke_reserve(&total, steps * sizeof(KeStep), &t->at_steps) &&
                     ke_reserve(&total, t->gather_floats * sizeof(float), &t->at_gathered) &&
-                    ke_reserve(&total, x[0] > x[1] ? x[0] : x[1], &t->at_x) && ke_reserve(&total, compact_bytes, &t->at_compact);
+                    ke_reserve(&total, compact_bytes, &t->at_compact) && reserve_copies(plan, &t->geometry[0], &total) &&
+                    reserve_copies(plan, &t->geometry[1], &total);
   plan->scratch_bytes = total;
   return fits ? KE_GATED_CONV_2D_OK : KE_GATED_CONV_2D_BAD_SIZE;
 }

@@ -13,14 +13,13 @@ typedef struct Job {
   const KeGeometry *geometry;
   const uint16_t *out_bits;
   int32_t bands;
-  int32_t lay_halo; /* whether the zeros around the copy of x have to be written */
 } Job;
 
 /* What one thread works on. */
 typedef struct Band {
   int32_t first_row, end_row, first_column, end_column; /* of the output */
-  float *x;                                             /* the copy, beginning with what the first row needs */
-  int64_t copied;                                       /* rows of it so far */
+  float *copy;                                          /* of x, with the rows [copy_begin, copy_end) of the padded picture */
+  int64_t copy_begin, copy_end;
   float *compact, *gathered;
 } Band;
 
@@ -36,29 +35,38 @@ static const float *input_row(const Job *job, int64_t padded) {
   return job->call->x + h * plan->width * plan->shape.in_channels;
 }
 
-/* Copies rows until output rows up to `end_row` have all they read. */
-static void copy_rows(const Job *job, Band *band, int32_t end_row) {
+/* Copies the rows that output rows [row, end_row) read, as far as the copy does not hold them. */
+static void copy_rows(const Job *job, Band *band, int32_t row, int32_t end_row) {
   const KeGatedConv2DPlan *plan = job->plan;
   const KeGatedConv2DShape *shape = &plan->shape;
   const KeGeometry *g = job->geometry;
-  const int64_t begin = (int64_t)band->first_row * shape->stride_h;
-  const int64_t need =
-      (int64_t)(end_row - 1 - band->first_row) * shape->stride_h + (int64_t)(shape->kernel_h - 1) * shape->dilation_h + 1;
-  for (; band->copied < need; band->copied++) {
-    float *to = band->x + band->copied * g->pitch;
-    const float *row = input_row(job, begin + band->copied);
-    if (job->lay_halo) {
-      memset(to, 0, (size_t)g->left * sizeof(float));
-      memset(to + g->left + g->middle, 0, (size_t)g->right * sizeof(float));
-      if (row == NULL) memset(to + g->left, 0, (size_t)g->middle * sizeof(float));
-    }
+  const int64_t begin = (int64_t)row * shape->stride_h;
+  const int64_t end = (int64_t)(end_row - 1) * shape->stride_h + (int64_t)(shape->kernel_h - 1) * shape->dilation_h + 1;
+  if (end - band->copy_begin > g->room) {
+    const int64_t kept = band->copy_end > begin ? band->copy_end - begin : 0;
+    if (kept > 0) memmove(band->copy, band->copy + (begin - band->copy_begin) * g->pitch, (size_t)(kept * g->pitch) * sizeof(float));
+    band->copy_begin = begin;
+    band->copy_end = begin + kept;
+  }
+  for (; band->copy_end < end; band->copy_end++) {
+    float *to = band->copy + (band->copy_end - band->copy_begin) * g->pitch + g->left;
+    const float *from = input_row(job, band->copy_end);
     if (g->values == 2) {
-      const float *lower = input_row(job, begin + band->copied + (int64_t)g->rows * shape->stride_h);
-      plan->tiled.isa->interleave(row, lower, (size_t)g->middle / 2, to + g->left);
-    } else if (row != NULL) {
-      memcpy(to + g->left, row, (size_t)g->middle * sizeof(float));
+      const float *lower = input_row(job, band->copy_end + (int64_t)g->rows * shape->stride_h);
+      plan->tiled.isa->interleave(from, lower, (size_t)g->middle / 2, to);
+    } else if (from != NULL) {
+      memcpy(to, from, (size_t)g->middle * sizeof(float));
+    } else {
+      memset(to, 0, (size_t)g->middle * sizeof(float));
     }
   }
+}
+
+/* What the window of the first output pixel of `row` begins with. */
+static const float *row_start(const Job *job, const Band *band, int32_t row) {
+  const KeGeometry *g = job->geometry;
+  if (g->in_place) return job->call->x + row * g->x_row;
+  return band->copy + ((int64_t)row * job->plan->shape.stride_h - band->copy_begin) * g->pitch;
 }
 
 /* The kernel rows that meet the picture for output rows [row, row + rows). */
@@ -74,51 +82,96 @@ static void meet(const Job *job, int32_t row, int32_t rows, int32_t *first, int3
   while (*end > *first && top + (int64_t)(*end - 1) * shape->dilation_h >= plan->height) --*end;
 }
 
-/* One panel of vectors over one region. */
+/* Compact results of `pixels` pixels beginning at (row, column) to their places in y. They may go on into the next rows if the
+ * compact results do. */
+static void spread(const Job *job, const float *compact, int32_t row, int32_t column, int32_t pixels) {
+  const KeGatedConv2DPlan *plan = job->plan;
+  const KeTiled *t = &plan->tiled;
+  const int32_t channels = plan->shape.out_channels, lanes = t->isa->lanes;
+  const int32_t *starts = piece(plan, t->at_starts);
+  const int64_t first = (int64_t)row * job->geometry->columns + column;
+  float *y = job->call->y + first * channels;
+  if (t->mode == KE_COMPACT) {
+    t->isa->spread(compact, (ptrdiff_t)t->vector_count * lanes, job->out_bits, starts, channels, y, pixels);
+    return;
+  }
+  /* The lower half of the picture has a row less where the number of rows is odd. */
+  const int64_t half = (int64_t)job->geometry->rows * job->geometry->columns;
+  int64_t both = (int64_t)plan->output_height * plan->output_width - half - first;
+  both = both < 0 ? 0 : both < pixels ? both : pixels;
+  t->isa->spread_pairs(compact, job->out_bits, starts, channels, y, y + half * channels, (int32_t)both);
+  if (both < pixels) {
+    t->isa->spread_pairs(compact + both * lanes, job->out_bits, starts, channels, y + both * channels, NULL, pixels - (int32_t)both);
+  }
+}
+
+/* How a region is cut into tiles: the columns into `tiles` tiles, the first `wide` of them one column wider than `narrow`. */
+typedef struct Cut {
+  int32_t rows, tiles, narrow, wide;
+} Cut;
+
+static Cut cut(const KeTiledIsa *isa, int32_t kind, int32_t rows, int32_t columns) {
+  const int32_t slots = isa->slots[kind], most = smaller(slots, isa->max_columns);
+  Cut c;
+  c.tiles = (columns + most - 1) / most;
+  c.narrow = columns / c.tiles;
+  c.wide = columns % c.tiles;
+  c.rows = smaller(smaller(slots / (c.narrow + (c.wide != 0)), KE_MAX_TILE_ROWS), rows);
+  const int32_t groups = (rows + c.rows - 1) / c.rows;
+  c.rows = (rows + groups - 1) / groups;
+  return c;
+}
+
+/* One panel of `count` vectors over one region. If these are all vectors there are, a tile's results are spread at once, so that
+ * the writes overlap with the next tile's arithmetic; otherwise they are left in the compact buffer until the region is done. */
 static void run_panel(const Job *job, const Band *band, const KeVector *vectors, int32_t count, int32_t row, int32_t end_row,
                       int32_t first_column, int32_t end_column) {
   const KeGatedConv2DPlan *plan = job->plan;
   const KeTiled *t = &plan->tiled;
   const KeGeometry *g = job->geometry;
-  const int32_t kind = t->mode == KE_PAIRS ? KE_KIND_PAIRS : count - 1, width = end_column - first_column;
-  const int32_t slots = t->isa->slots[kind], most = smaller(slots, t->isa->max_columns);
-  const int32_t tiles = (width + most - 1) / most, narrow = width / tiles, wide_tiles = width % tiles;
-  int32_t rows = smaller(smaller(slots / (narrow + (wide_tiles != 0)), KE_MAX_TILE_ROWS), end_row - row);
-  const int32_t groups = (end_row - row + rows - 1) / rows;
-  rows = (end_row - row + groups - 1) / groups;
+  const int32_t kind = t->mode == KE_PAIRS ? KE_KIND_PAIRS : count - 1;
+  const Cut c = cut(t->isa, kind, end_row - row, end_column - first_column);
   const int32_t row_steps = t->open_in * plan->shape.kernel_w;
+  const int at_once = t->mode != KE_DIRECT && count == t->vector_count;
   const KeStep *steps = piece(plan, t->at_steps);
   KeTile tile = {.vectors = vectors,
                  .x_column = g->x_column * (ptrdiff_t)sizeof(float),
                  .x_row = g->x_row * (ptrdiff_t)sizeof(float),
+                 .y = band->compact,
+                 .y_column = (ptrdiff_t)t->vector_count * t->isa->lanes,
                  .low = plan->low,
                  .high = plan->high};
+  tile.y_row = (end_column - first_column) * tile.y_column;
   if (t->mode == KE_DIRECT) {
     tile.y_column = plan->shape.out_channels;
-    tile.y_row = (ptrdiff_t)g->columns * plan->shape.out_channels;
+    tile.y_row = g->columns * tile.y_column;
     tile.y = job->call->y + row * tile.y_row + first_column * tile.y_column;
-  } else {
-    tile.y_column = (ptrdiff_t)t->vector_count * t->isa->lanes;
-    tile.y_row = width * tile.y_column;
-    tile.y = band->compact;
   }
-  const float *x = band->x + (row - band->first_row) * g->x_row + first_column * g->x_column;
-  for (; row < end_row; row += rows, x += rows * g->x_row, tile.y += rows * tile.y_row) {
-    rows = smaller(rows, end_row - row);
+  float *y = tile.y;
+  for (int32_t rows; row < end_row; row += rows, y += rows * tile.y_row) {
     int32_t first, end;
+    rows = smaller(c.rows, end_row - row);
     meet(job, row, rows, &first, &end);
     tile.steps = steps + first * row_steps;
     tile.step_count = (ptrdiff_t)(end - first) * row_steps;
+    tile.x = row_start(job, band, row) + first_column * g->x_column;
     const KeTileKernel *kernels = t->isa->kernels[kind][rows - 1] - 1;
-    float *const y = tile.y;
-    tile.x = x;
-    for (int32_t i = 0; i < tiles; i++) {
-      const int32_t columns = narrow + (i < wide_tiles);
+    int32_t column = first_column;
+    if (!at_once) tile.y = y;
+    for (int32_t i = 0; i < c.tiles; i++) {
+      const int32_t columns = c.narrow + (i < c.wide);
+      if (at_once) tile.y_row = columns * tile.y_column;
       kernels[columns](&tile);
+      if (!at_once) {
+        tile.y += columns * tile.y_column;
+      } else if (columns == g->columns) {
+        spread(job, band->compact, row, 0, rows * columns);
+      } else {
+        for (int32_t r = 0; r < rows; r++) spread(job, band->compact + r * tile.y_row, row + r, column, columns);
+      }
       tile.x += columns * g->x_column;
-      tile.y += columns * tile.y_column;
+      column += columns;
     }
-    tile.y = y;
   }
 }
 
@@ -131,39 +184,23 @@ static void gather_vector(const Job *job, int32_t vector, float *to) {
                  t->open_in, outputs + vector * t->isa->lanes, to);
 }
 
-/* Results of a region to their places in y, and zeros where channels are shut. */
-static void finish_region(const Job *job, const Band *band, int32_t row, int32_t end_row, int32_t first_column, int32_t end_column) {
+/* Zeros for the blocks of outputs that no vector covers. */
+static void clear_shut_blocks(const Job *job, int32_t row, int32_t column, int32_t pixels) {
   const KeGatedConv2DPlan *plan = job->plan;
-  const KeTiled *t = &plan->tiled;
-  const int32_t channels = plan->shape.out_channels, lanes = t->isa->lanes;
-  const int32_t *starts = piece(plan, t->at_starts);
-  const size_t pixels = (size_t)(end_row - row) * (size_t)(end_column - first_column);
-  float *y = job->call->y + ((size_t)row * (size_t)job->geometry->columns + (size_t)first_column) * (size_t)channels;
-  if (t->mode == KE_COMPACT) {
-    t->isa->spread(band->compact, (ptrdiff_t)t->vector_count * lanes, job->out_bits, starts, channels, y, (int32_t)pixels);
-  } else if (t->mode == KE_PAIRS) {
-    const size_t half = (size_t)job->geometry->rows * (size_t)job->geometry->columns;
-    const size_t lower = smaller(end_row, plan->output_height - job->geometry->rows) - row > 0
-                             ? (size_t)(smaller(end_row, plan->output_height - job->geometry->rows) - row) * (size_t)job->geometry->columns
-                             : 0;
-    t->isa->spread_pairs(band->compact, job->out_bits, starts, channels, y, y + half * (size_t)channels, (int32_t)lower);
-    if (lower < pixels) {
-      t->isa->spread_pairs(band->compact + lower * (size_t)lanes, job->out_bits, starts, channels, y + lower * (size_t)channels, NULL,
-                           (int32_t)(pixels - lower));
-    }
-  } else if (t->vector_count < plan->blocks) {
-    for (int32_t block = 0; block < plan->blocks; block++) {
-      if (job->out_bits[block] != 0) continue;
-      for (size_t p = 0; p < pixels; p++) memset(y + p * (size_t)channels + block * lanes, 0, (size_t)lanes * sizeof(float));
-    }
+  const int32_t channels = plan->shape.out_channels, lanes = plan->tiled.isa->lanes;
+  float *y = job->call->y + ((int64_t)row * job->geometry->columns + column) * channels;
+  for (int32_t block = 0; block < plan->blocks; block++) {
+    if (job->out_bits[block] != 0) continue;
+    for (int64_t p = 0; p < pixels; p++) memset(y + p * channels + block * lanes, 0, (size_t)lanes * sizeof(float));
   }
 }
 
 static void run_region(const Job *job, Band *band, int32_t row, int32_t end_row, int32_t first_column, int32_t end_column) {
   const KeTiled *t = &job->plan->tiled;
-  if (!job->geometry->in_place) copy_rows(job, band, end_row);
+  if (!job->geometry->in_place) copy_rows(job, band, row, end_row);
   const KeVector *vectors = piece(job->plan, t->at_vectors);
   const size_t vector_floats = (size_t)t->open_in * (size_t)(job->plan->shape.kernel_h * job->plan->shape.kernel_w) * (size_t)t->isa->lanes;
+  int several = 0;
   for (int32_t done = 0; done < t->vector_count;) {
     const int32_t left = t->vector_count - done;
     const int32_t count = left == 3 && t->isa->max_vectors == 3 ? 3 : smaller(left, 2);
@@ -175,8 +212,14 @@ static void run_region(const Job *job, Band *band, int32_t row, int32_t end_row,
     }
     run_panel(job, band, t->lazy ? own : vectors + done, count, row, end_row, first_column, end_column);
     done += count;
+    several = done < t->vector_count || several;
   }
-  finish_region(job, band, row, end_row, first_column, end_column);
+  const int32_t pixels = (end_row - row) * (end_column - first_column);
+  if (t->mode == KE_DIRECT) {
+    if (t->vector_count < job->plan->blocks) clear_shut_blocks(job, row, first_column, pixels);
+  } else if (several) {
+    spread(job, band->compact, row, first_column, pixels);
+  }
 }
 
 /* The part of [0, size) that belongs to band `index`. */
@@ -190,7 +233,7 @@ static void run_band(void *argument, int index) {
   const KeGatedConv2DPlan *plan = job->plan;
   const KeTiled *t = &plan->tiled;
   const KeGeometry *g = job->geometry;
-  Band band = {0, g->rows, 0, g->columns, NULL, 0, NULL, NULL};
+  Band band = {0, g->rows, 0, g->columns, NULL, 0, 0, NULL, NULL};
   if (g->rows > 1) {
     share(g->rows, job->bands, index, &band.first_row, &band.end_row);
   } else {
@@ -198,13 +241,8 @@ static void run_band(void *argument, int index) {
   }
   band.compact = (float *)piece(plan, t->at_compact) + (size_t)index * t->compact_floats;
   band.gathered = (float *)piece(plan, t->at_gathered) + (size_t)index * t->panel_floats;
-  if (g->in_place) {
-    band.x = (float *)(uintptr_t)job->call->x + band.first_row * g->x_row;
-  } else {
-    const int64_t halo = (int64_t)(plan->shape.kernel_h - 1) * plan->shape.dilation_h + 1;
-    const int64_t before = (int64_t)band.first_row * plan->shape.stride_h + index * halo;
-    band.x = (float *)piece(plan, t->at_x) + before * g->pitch;
-  }
+  band.copy = (float *)piece(plan, g->at_copy) + (size_t)index * (size_t)(g->room * g->pitch);
+  band.copy_begin = band.copy_end = (int64_t)band.first_row * plan->shape.stride_h;
   for (int32_t row = band.first_row; row < band.end_row; row += g->region_rows) {
     const int32_t end_row = smaller(row + g->region_rows, band.end_row);
     for (int32_t column = band.first_column; column < band.end_column; column += g->region_columns) {
@@ -229,6 +267,16 @@ static int32_t count_bands(const KeGatedConv2DPlan *plan, const KeGatedConv2DCal
   return bands < 1 ? 1 : (int32_t)bands;
 }
 
+/* Zeros beside the rows of the copies; calls only write between them. */
+static void lay_halo(KeGatedConv2DPlan *plan) {
+  KeTiled *t = &plan->tiled;
+  for (int32_t i = 0; i < 2 && !t->has_halo; i++) {
+    const KeGeometry *g = &t->geometry[i];
+    memset(piece(plan, g->at_copy), 0, (size_t)(g->room * g->pitch) * (size_t)t->bands * sizeof(float));
+  }
+  t->has_halo = 1;
+}
+
 uint64_t ke_tiled_run(KeGatedConv2DPlan *plan, const KeGatedConv2DCall *call) {
   KeTiled *t = &plan->tiled;
   const KeGatedConv2DShape *shape = &plan->shape;
@@ -241,9 +289,9 @@ uint64_t ke_tiled_run(KeGatedConv2DPlan *plan, const KeGatedConv2DCall *call) {
   const uint64_t open = (uint64_t)t->open_in * (uint64_t)t->open_out;
   const KeGeometry *g = &t->geometry[t->mode == KE_PAIRS];
   const int32_t in_blocks = (shape->in_channels + t->isa->lanes - 1) / t->isa->lanes;
-  Job job = {plan, call, g, (const uint16_t *)piece(plan, t->at_bits) + in_blocks, 1, 0};
+  Job job = {plan, call, g, (const uint16_t *)piece(plan, t->at_bits) + in_blocks, 1};
   job.bands = count_bands(plan, call, g, open * pixels * (uint64_t)(shape->kernel_h * shape->kernel_w));
-  job.lay_halo = t->halo_values != g->values || t->halo_bands != job.bands;
+  lay_halo(plan);
   if (changed && t->mode != KE_DIRECT && !t->lazy) {
     if (job.bands > 1) {
       call->parallel->run(call->parallel->pool, t->vector_count, gather_task, &job);
@@ -255,10 +303,6 @@ uint64_t ke_tiled_run(KeGatedConv2DPlan *plan, const KeGatedConv2DCall *call) {
     call->parallel->run(call->parallel->pool, job.bands, run_band, &job);
   } else {
     run_band(&job, 0);
-  }
-  if (!g->in_place) {
-    t->halo_values = g->values;
-    t->halo_bands = job.bands;
   }
   return open;
 }
