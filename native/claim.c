@@ -11,13 +11,16 @@ typedef struct Candidate {
   const KeTfLiteNode *node;
   const uint8_t *attributes;
   size_t attributes_bytes;
-  int subgraph_index; /* the composite's decomposition; -1: a custom op */
+  bool is_composite;
+  int subgraph_index; /* of the composite's decomposition */
 } Candidate;
 
 static bool recognise(const KeDelegate *delegate, const KeTfLiteNode *node, const KeTfLiteRegistration *registration,
                       Candidate *candidate) {
   candidate->node = node;
-  if (registration->builtin_code == kKeTfLiteBuiltinComposite) {
+  candidate->is_composite = registration->builtin_code == kKeTfLiteBuiltinComposite;
+  candidate->subgraph_index = -1;
+  if (candidate->is_composite) {
     const KeTfLiteCompositeParams *params = node->builtin_data;
     if (params == NULL || params->name == NULL) return false;
     candidate->op = ke_registry_find(&delegate->registry, params->name);
@@ -28,7 +31,6 @@ static bool recognise(const KeDelegate *delegate, const KeTfLiteNode *node, cons
     candidate->op = ke_registry_find(&delegate->registry, registration->custom_name);
     candidate->attributes = node->custom_initial_data;
     candidate->attributes_bytes = node->custom_initial_data_size < 0 ? 0 : (size_t)node->custom_initial_data_size;
-    candidate->subgraph_index = -1;
   } else {
     return false;
   }
@@ -51,13 +53,12 @@ static int expect_count(const char *what, int expected, const KeTfLiteIntArray *
 /* Activations and gates: which tensors they are, and whether type and rank fit as far as the file knows them. */
 static int bind_inputs(const Candidate *candidate, const KeTfLiteContext *context, KeKernel *kernel, KeReport *report) {
   const KeOp *op = candidate->op;
-  bool custom = candidate->subgraph_index < 0;
-  int expected = custom ? op->argument_count : argument_count(op, KE_ARGUMENT_INPUT);
+  int expected = candidate->is_composite ? argument_count(op, KE_ARGUMENT_INPUT) : op->argument_count;
   if (expect_count("inputs", expected, candidate->node->inputs, report) != 0) return -1;
   for (int i = 0; i < op->argument_count; i++) {
     if (op->arguments[i].kind != KE_ARGUMENT_INPUT) continue;
     int place = kernel->input_count++;
-    kernel->inputs[place] = candidate->node->inputs->data[custom ? i : place];
+    kernel->inputs[place] = candidate->node->inputs->data[candidate->is_composite ? place : i];
     kernel->input_arguments[place] = &op->arguments[i];
     const KeTfLiteTensor *tensor = ke_tensor_at(context, kernel->inputs[place]);
     if (tensor == NULL) {
@@ -83,6 +84,14 @@ static int bind_outputs(const Candidate *candidate, const KeTfLiteContext *conte
                 ke_type_name(op->output_types[i]), tensor == NULL ? "none" : ke_type_name(tensor->type));
       return -1;
     }
+    bool shared = false;
+    for (int k = 0; k < kernel->input_count; k++) shared = shared || kernel->inputs[k] == index;
+    for (int k = 0; k < kernel->output_count; k++) shared = shared || kernel->outputs[k] == index;
+    if (shared) {
+      ke_report(report, "Invalid output %d. Expected a tensor of its own. Received: tensor %d, which is also another input or "
+                "output.", i, index);
+      return -1;
+    }
     kernel->outputs[kernel->output_count++] = index;
   }
   return 0;
@@ -93,11 +102,10 @@ static int bind_outputs(const Candidate *candidate, const KeTfLiteContext *conte
 static int view_weights(const Candidate *candidate, const KeTfLiteContext *home, const KeInit *init, KeTensor *weights,
                         KeReport *report) {
   const KeOp *op = candidate->op;
-  bool custom = candidate->subgraph_index < 0;
   int64_t indices[KE_MAX_ARGUMENTS];
   size_t count = 0;
   size_t expected = (size_t)argument_count(op, KE_ARGUMENT_WEIGHT);
-  if (!custom && expected > 0) {
+  if (candidate->is_composite && expected > 0) {
     if (init->get_ints(init, "weights", 0, INT32_MAX, KE_MAX_ARGUMENTS, indices, &count) != 0) return -1;
     if (count != expected) {
       ke_report(report, "Invalid value for attribute `weights`. Expected %zu tensor indices. Received: %zu.", expected, count);
@@ -107,7 +115,7 @@ static int view_weights(const Candidate *candidate, const KeTfLiteContext *home,
   int place = 0;
   for (int i = 0; i < op->argument_count; i++) {
     if (op->arguments[i].kind != KE_ARGUMENT_WEIGHT) continue;
-    int index = custom ? candidate->node->inputs->data[i] : (int)indices[place];
+    int index = candidate->is_composite ? (int)indices[place] : candidate->node->inputs->data[i];
     const KeTfLiteTensor *tensor = ke_tensor_at(home, index);
     if (tensor == NULL) {
       ke_report(report, "Invalid value for argument `%s`. Expected a tensor. Received: index %d, which is none.",
@@ -169,7 +177,6 @@ KeKernel *ke_claim_node(KeDelegate *delegate, KeTfLiteContext *context, int node
   if (context->GetNodeAndRegistration(context, node_index, &node, &registration) != kKeTfLiteOk) return NULL;
   Candidate candidate;
   if (!recognise(delegate, node, registration, &candidate)) return NULL;
-  bool custom = registration->builtin_code == kKeTfLiteBuiltinCustom;
   *subgraph_index = candidate.subgraph_index;
 
   KeReport report = {{0}};
@@ -182,13 +189,13 @@ KeKernel *ke_claim_node(KeDelegate *delegate, KeTfLiteContext *context, int node
   int status = bind_inputs(&candidate, context, kernel, &report);
   if (status == 0) status = bind_outputs(&candidate, context, kernel, &report);
   if (status == 0) {
-    status = custom ? init_op(&candidate, context, kernel, &report)
-                    : init_from_decomposition(&candidate, context, kernel, &report);
+    status = candidate.is_composite ? init_from_decomposition(&candidate, context, kernel, &report)
+                                    : init_op(&candidate, context, kernel, &report);
   }
   if (status == 0) status = ke_kernel_rehearse(kernel, context, &report);
   if (status == 0) return kernel;
 
-  if (custom) {
+  if (!candidate.is_composite) {
     kernel->refusal = report;
     return kernel;
   }
@@ -256,12 +263,24 @@ static bool still_used(KeTfLiteContext *context, int subgraph_index) {
   return used;
 }
 
+static void drop_idle_nodes(KeTfLiteContext *context, KeTfLiteIntArray *plan) {
+  int kept = 0;
+  for (int i = 0; i < plan->size; i++) {
+    KeTfLiteNode *node = NULL;
+    KeTfLiteRegistration *registration = NULL;
+    if (context->GetNodeAndRegistration(context, plan->data[i], &node, &registration) != kKeTfLiteOk) continue;
+    if (!ke_kernel_is_idle(registration)) plan->data[kept++] = plan->data[i];
+  }
+  plan->size = kept;
+}
+
 void ke_claim_decomposition(KeDelegate *delegate, KeTfLiteContext *context, int subgraph_index) {
   if (still_used(context, subgraph_index)) return;
   KeTfLiteContext *decomposition;
   if (!acquire_quietly(context, subgraph_index, &decomposition)) return;
   if (decomposition == context) return;
   KeTfLiteIntArray *plan = copy_plan(decomposition);
+  if (plan != NULL) drop_idle_nodes(decomposition, plan);
   if (plan != NULL && plan->size > 0) {
     decomposition->ReplaceNodeSubsetsWithDelegateKernels(decomposition, ke_idle_registration(), plan, &delegate->base);
   }

@@ -61,6 +61,7 @@ void ke_claim_decomposition(KeDelegate *delegate, KeTfLiteContext *context, int 
 /* kernel.c */
 KeTfLiteRegistration ke_kernel_registration(void);
 KeTfLiteRegistration ke_idle_registration(void); /* for nodes that are never to run */
+bool ke_kernel_is_idle(const KeTfLiteRegistration *registration);
 /* Lets the op look at the input shapes as far as the file knows them: 0, or -1 after a report. */
 int ke_kernel_rehearse(KeKernel *kernel, KeTfLiteContext *context, KeReport *report);
 void ke_kernel_destroy(KeKernel *kernel);

@@ -275,3 +275,5 @@ KeTfLiteRegistration ke_idle_registration(void) {
                                        .version = 1};
   return registration;
 }
+
+bool ke_kernel_is_idle(const KeTfLiteRegistration *registration) { return registration->invoke == invoke_idle; }

@@ -6,7 +6,7 @@
 
 typedef enum KeAttributeKind {
   KE_INT32 = 0,   /* int32_t */
-  KE_FLOAT32 = 1, /* float */
+  KE_FLOAT = 1, /* float */
 } KeAttributeKind;
 
 typedef struct KeAttributeField {

@@ -33,7 +33,7 @@ static bool lay_out(const KeGatedConv2DPlan *plan, KeGeometry *g, int32_t values
   const int64_t need_columns =
       ((int64_t)plan->output_width - 1) * shape->stride_w + ((int64_t)shape->kernel_w - 1) * shape->dilation_w + 1;
   g->values = values;
-  g->rows = values == 2 ? (plan->output_height + 1) / 2 : plan->output_height;
+  g->rows = values == 2 ? plan->output_height / 2 + plan->output_height % 2 : plan->output_height;
   g->columns = plan->output_width;
   g->in_place = values == 1 && plan->pad_top == 0 && plan->pad_left == 0 && need_rows <= plan->height && need_columns <= plan->width;
   g->pitch = (g->in_place ? plan->width : need_columns) * channels;
@@ -54,7 +54,7 @@ static bool lay_out(const KeGatedConv2DPlan *plan, KeGeometry *g, int32_t values
     g->columns = (int32_t)pixels;
   }
   cut_regions(g, region_bytes);
-  return true;
+  return (int64_t)g->region_rows * g->region_columns <= INT32_MAX;
 }
 
 /* Room for the copies of x of all bands: what one region reads, and a few regions more before rows have to be moved. */
