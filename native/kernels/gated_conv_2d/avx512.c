@@ -133,14 +133,19 @@ static void gather(const float *weights, size_t block_pitch, size_t row_pitch, i
   const size_t input_pitch = (size_t)kernel_w * LANES;
   for (int32_t r = 0; r < kernel_h; r++) {
     for (int32_t k = 0; k < open_count; k++) {
-      const size_t at = (size_t)r * row_pitch + (size_t)open[k] * input_pitch;
-      for (size_t s = at; s < at + input_pitch; s += LANES, gathered += LANES) {
-        vec v = _mm512_permutex2var_ps(_mm512_load_ps(first + s), both, _mm512_load_ps(second + s));
-        for (int i = 2; i < pieces.count; i++) {
-          v = _mm512_mask_permutexvar_ps(v, pieces.masks[i], lanes, _mm512_load_ps(pieces.blocks[i] + s));
-        }
-        _mm512_store_ps(gathered, v);
+      const float *const a = first + (size_t)r * row_pitch + (size_t)open[k] * input_pitch;
+      const float *const b = second + (a - first);
+      for (size_t s = 0; s < input_pitch; s += LANES) {
+        _mm512_store_ps(gathered + s, _mm512_permutex2var_ps(_mm512_load_ps(a + s), both, _mm512_load_ps(b + s)));
       }
+      for (int i = 2; i < pieces.count; i++) {
+        const float *const c = pieces.blocks[i] + (a - first);
+        for (size_t s = 0; s < input_pitch; s += LANES) {
+          const vec v = _mm512_load_ps(gathered + s);
+          _mm512_store_ps(gathered + s, _mm512_mask_permutexvar_ps(v, pieces.masks[i], lanes, _mm512_load_ps(c + s)));
+        }
+      }
+      gathered += input_pitch;
     }
   }
 }

@@ -27,11 +27,14 @@ static void add_tap(const KeGatedConv2DPlan *plan, const float *x, const int32_t
     int any = 0;
     for (int32_t o = first; o < shape->out_channels && o < first + LANES; o++) any |= g_out[o] != 0.0f;
     if (!any) continue;
+    float block[LANES];
+    memcpy(block, sums + first, sizeof(block));
     for (int32_t k = 0; k < open_count; k++) {
       const float value = x[open[k]];
       const float *w = weights + (size_t)open[k] * input_pitch;
-      for (int32_t lane = 0; lane < LANES; lane++) sums[first + lane] += value * w[lane];
+      for (int32_t lane = 0; lane < LANES; lane++) block[lane] += value * w[lane];
     }
+    memcpy(sums + first, block, sizeof(block));
   }
 }
 
