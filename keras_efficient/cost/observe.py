@@ -78,3 +78,13 @@ def shadowed(instance: object, name: str, value: Any) -> Iterator[None]:
 def sublayers(layer: Layer) -> list[Layer]:
     """The layers inside `layer` at any depth, each once, `layer` itself left out."""
     return list(layer._flatten_layers(include_self=False))
+
+
+def paths(layer: Layer, above: str = "") -> dict[Layer, str]:
+    """The names that lead to each layer inside `layer`, joined by `/`, the first way to it where there are several."""
+    found: dict[Layer, str] = {}
+    for child in layer._flatten_layers(include_self=False, recursive=False):
+        found.setdefault(child, above + child.name)
+        for inner, path in paths(child, found[child] + "/").items():
+            found.setdefault(inner, path)
+    return found

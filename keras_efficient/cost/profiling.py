@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_efficient.cost.counting import Seen, watching
 from keras_efficient.cost.inputs import batches, zero_inputs
-from keras_efficient.cost.observe import sublayers
+from keras_efficient.cost.observe import paths, sublayers
 from keras_efficient.cost.storage import own_weights, stored_bytes
 from keras_efficient.cost.table import render
 from keras_efficient.ops import context
@@ -170,8 +170,8 @@ def _static_macs(seen: Seen) -> float | None:
 def _assemble(model: keras.Model, seen: dict[Any, Seen], expected: dict[Any, float | None], samples: int) -> Profile:
     rows = []
     counted_weights: set[int] = set()
-    for layer in [*seen, *(layer for layer in sublayers(model) if layer not in seen)]:
-        did = seen.get(layer, Seen(layer.name))
+    not_called = {layer: Seen(path) for layer, path in paths(model).items() if layer not in seen}
+    for layer, did in {**seen, **not_called}.items():
         weights = [weight for weight in own_weights(layer) if id(weight) not in counted_weights]
         counted_weights.update(id(weight) for weight in weights)
         rows.append(

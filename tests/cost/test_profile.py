@@ -95,7 +95,7 @@ def test_subclassed_model():
 
 
 def test_several_inputs_by_name():
-    inputs = {"a": keras.Input((3,)), "b": keras.Input((4,), dtype="int32")}
+    inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((4,), dtype="int32", name="b")}
     joined = layers.Concatenate()([layers.Dense(2)(inputs["a"]), layers.Flatten()(layers.Embedding(9, 2)(inputs["b"]))])
     model = keras.Model(inputs, joined)
     data = {"a": np.ones((5, 3), "float32"), "b": np.ones((5, 4), "int32")}
@@ -130,6 +130,9 @@ def test_gates_inside_a_custom_cell_count_every_step():
         def __init__(self):
             super().__init__()
             self.inner = SelfGated()
+
+        def build(self, input_shape):
+            self.inner.build((None, 1, 1, input_shape[-1]))
 
         def call(self, x, states):
             y = self.inner(keras.ops.reshape(x, (-1, 1, 1, 3)))
