@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, one trade-off, a third of the iterations")
     parser.add_argument("--data-dir", help="not used: the data are synthetic or embedded")
     quick = parser.parse_args().quick
-    rows = measure(1, [0.3], iterations=20) if quick else measure(3, [0.1, 0.3], iterations=60)
+    rows = measure(1, [0.3], iterations=30) if quick else measure(3, [0.1, 0.3], iterations=100)
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     versions = {"python": platform.python_version(), "keras": keras.__version__, "backend": keras.backend.backend()}
     report = {"claim": "exit_policies", "machine": machine, "versions": versions, "rows": rows}

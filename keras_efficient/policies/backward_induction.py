@@ -64,6 +64,7 @@ class BackwardInduction(ExitPolicy):
         check_exit_index(exit_index, self.num_exits)
         if exit_index == self.num_exits - 1:
             return ops.ones_like(features[:, 0])
+        self.record_macs(self.kernel.shape[1] * self.kernel.shape[2])
         distance = ops.expand_dims(features, -1) - self.knots[exit_index]
         basis = ops.relu(distance) if self.basis == "hinge" else ops.cast(distance >= 0, distance.dtype)
         return ops.sum(basis * self.kernel[exit_index], axis=(1, 2)) + self.offset[exit_index]

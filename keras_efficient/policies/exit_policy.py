@@ -8,6 +8,7 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from keras_efficient.layers.exit_features import EXIT_FEATURES
+from keras_efficient.ops.context import is_recording, record
 
 
 class ExitPolicy(keras.layers.Layer):
@@ -37,6 +38,11 @@ class ExitPolicy(keras.layers.Layer):
             `[B]`; above 0 the input leaves.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement `call(features, exit_index)`.")
+
+    def record_macs(self, macs: float) -> None:
+        """Notes the multiply-adds of one decision, so that a network's cost includes its policy's."""
+        if is_recording():
+            record(self.name, macs, ops.full((1,), macs, dtype="float32"))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...], **_: Any) -> tuple[int | None]:
         return (input_shape[0],)

@@ -63,7 +63,7 @@ class ExitPolicyTrainer:
         agent: Agent = "ppo",
         *,
         trade_off: float,
-        iterations: int = 60,
+        iterations: int = 100,
         seed: int = 0,
         hidden_units: Sequence[int] = (32,),
         learning_rate: float | None = None,

@@ -10,7 +10,6 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from keras_efficient.layers.exit_features import EXIT_FEATURES
-from keras_efficient.ops.context import record
 from keras_efficient.ops.macs import dense_macs
 from keras_efficient.policies.arguments import check_exit_index, check_hidden_units, check_integer
 from keras_efficient.policies.exit_policy import ExitPolicy
@@ -59,8 +58,7 @@ class LearnedPolicy(ExitPolicy):
         hidden = ops.matmul(hidden, self.kernels[0]) + self.biases[0][exit_index]
         for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
             hidden = ops.matmul(ops.relu(hidden), kernel) + bias
-        macs = sum(dense_macs(*kernel.shape) for kernel in self.kernels)
-        record(self.name, macs, ops.full((1,), macs, dtype="float32"))
+        self.record_macs(sum(dense_macs(*kernel.shape) for kernel in self.kernels))
         return ops.squeeze(hidden, axis=-1)
 
     def get_config(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_trade_off_extremes(chain, basis):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(2, 60), st.integers(2, 4), st.floats(0, 5), st.integers(0, 1000))
+@given(st.sampled_from([2, 7, 60]), st.sampled_from([2, 4]), st.floats(0, 5), st.integers(0, 1000))
 def test_any_data_gives_finite_scores_and_shares_that_sum_to_one(inputs, exits, trade_off, seed):
     random = np.random.default_rng(seed)
     logits = random.normal(size=(inputs, exits, 3)) * random.choice([0.0, 1.0, 50.0])

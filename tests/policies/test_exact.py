@@ -10,7 +10,8 @@ from keras_efficient.policies import exact_backward_induction
 
 def test_by_hand():
     # Exit 2 is worth .7 and .1 in its states, exit 1 .5 and .3, exit 0 .35.
-    # Exit 1, state 0 goes to both states of exit 2 equally often: .4 < .5, leave. State 1: .7 * .75 + .1 * .25 = .55 > .3.
+    # Exit 1, state 0 goes to both states of exit 2 equally often: .4 < .5, leave.
+    # Exit 1, state 1: .7 * .75 + .1 * .25 = .55 > .3, go on.
     # Exit 0 goes to state 0 once in five: .2 * .5 + .8 * .55 = .54 > .35.
     solution = exact_backward_induction([[0.35], [0.5, 0.3], [0.7, 0.1]], [[[1, 4]], [[2, 2], [3, 1]]])
     np.testing.assert_allclose(solution.values[0], [0.54])

@@ -77,7 +77,9 @@ def test_exploring_starts_cover_all_exits_but_the_last():
 
 def test_mean_reward():
     rewards = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
-    assert mean_reward(np.array([[True, True], [False, True], [False, False]]), rewards) == pytest.approx((1 + 5 + 9) / 3)
+    assert mean_reward(np.array([[True, True], [False, True], [False, False]]), rewards) == pytest.approx(
+        (1 + 5 + 9) / 3
+    )
 
 
 def test_observations_keep_the_features():

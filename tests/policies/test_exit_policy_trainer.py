@@ -44,7 +44,9 @@ def test_other_agents_run(make_chain, agent, capsys):
 def test_missing_extra_is_named(monkeypatch, tiny):
     monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None if name == "tf_agents" else True)
     monkeypatch.setattr(process.sys, "version_info", (3, 11, 0))
-    with pytest.raises(ImportError, match=r'tf_agents is not installed: run pip install "keras-efficient\[agents\]"\.$'):
+    with pytest.raises(
+        ImportError, match=r'tf_agents is not installed: run pip install "keras-efficient\[agents\]"\.$'
+    ):
         ExitPolicyTrainer(trade_off=0.3).fit(tiny)
     monkeypatch.setattr(process.sys, "version_info", (3, 13, 0))
     with pytest.raises(ImportError, match="in Python 3.11; TF-Agents does not support Python 3.13"):

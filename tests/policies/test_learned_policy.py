@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 
 from keras_efficient.ops.context import recording
-from keras_efficient.policies import LearnedPolicy
+from keras_efficient.policies import BackwardInduction, LearnedPolicy
 
 
 def test_score_by_hand():
     mean, scale = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0]]), np.array([[2.0, 1, 1, 1], [1, 1, 1, 1]])
     kernel = np.array([[1.0, 0], [0, 1], [0, 0], [0, 0]])
     first_bias = np.array([[0.0, 0.5], [1.0, -5.0]])
-    policy = LearnedPolicy.from_arrays(mean, scale, [(kernel, first_bias), (np.array([[1.0], [-2.0]]), np.array([0.1]))])
+    policy = LearnedPolicy.from_arrays(
+        mean, scale, [(kernel, first_bias), (np.array([[1.0], [-2.0]]), np.array([0.1]))]
+    )
     features = np.array([[1.5, 0.25, 0, 0]], "float32")
     np.testing.assert_allclose(policy(features, exit_index=0), [1.0 - 2 * 0.75 + 0.1], atol=1e-6)
     np.testing.assert_allclose(policy(features, exit_index=1), [2.5 - 0 + 0.1], atol=1e-6)
@@ -20,7 +22,8 @@ def test_score_by_hand():
 def test_cost_is_recorded():
     with recording() as events:
         LearnedPolicy(num_exits=3, hidden_units=[8, 4])(np.zeros((5, 4), "float32"), exit_index=1)
-    assert [event.dense for event in events] == [4 * 8 + 8 * 4 + 4]
+        BackwardInduction(num_exits=3, num_knots=6)(np.zeros((5, 4), "float32"), exit_index=1)
+    assert [event.dense for event in events] == [4 * 8 + 8 * 4 + 4, 4 * 6]
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,16 @@ def test_score(measure, column, tiny):
 
 
 def test_tune_by_hand(tiny):
-    # Largest first, running maxima of confidence: leaving when above .8 gives exits 0, 2, 2, 1: accuracy .75, cost .6875;
-    # above .7 gives 0, 1, 2, 0: accuracy 1, cost .5; above .6: 0, 1, 0, 0: accuracy .75, cost .3125.
+    # Leaving when above .8 gives exits 0, 2, 2, 1: accuracy .75, cost .6875;
+    # above .7: 0, 1, 2, 0: accuracy 1, cost .5; above .6: 0, 1, 0, 0: accuracy .75, cost .3125.
     policy = ThresholdPolicy.tune(tiny, budget=0.5)
     assert 0.7 <= policy.threshold < 0.8
     result = evaluate(policy, tiny)
     assert (result.accuracy, result.cost) == (1.0, 0.5)
     assert evaluate(ThresholdPolicy.tune(tiny, budget=0.4), tiny).cost == pytest.approx(0.3125)
-    assert evaluate(ThresholdPolicy.tune(tiny, accuracy_drop=0), tiny).cost == pytest.approx(0.3125)  # .75 is the last's
+    assert evaluate(ThresholdPolicy.tune(tiny, accuracy_drop=0), tiny).cost == pytest.approx(
+        0.3125
+    )  # .75 is the last's
     assert evaluate(ThresholdPolicy.tune(tiny, accuracy_drop=25), tiny).cost == 0.25
     assert evaluate(ThresholdPolicy.tune(tiny, trade_off=0.1), tiny).accuracy == 1.0
 

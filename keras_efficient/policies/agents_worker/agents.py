@@ -15,6 +15,7 @@ from tf_agents.networks import sequential
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
+from tf_agents.utils import common
 
 from .exit_chain import EXIT
 
@@ -22,19 +23,19 @@ from .exit_chain import EXIT
 class Trainer:
     """One agent with its environment: `iterate` collects and learns once, `leaves` decides greedily."""
 
-    steps: int  # decisions per place of the batch and iteration
-
     def __init__(self, environment: Any, config: dict[str, Any]) -> None:
         self.environment = environment
         self.config = config
+        self.steps = 2 * (config["num_exits"] - 1) + 1  # at least one whole episode and the step that resets
         self.hidden = [tf_keras.layers.Dense(units, activation="relu") for units in config["hidden_units"]]
         self.head = tf_keras.layers.Dense(
             2, kernel_initializer=tf_keras.initializers.RandomUniform(-0.03, 0.03), name="head"
         )
         self.agent = self.make_agent(tf_keras.optimizers.Adam(config["learning_rate"]))
         self.agent.initialize()
-        self.action = tf.function(self.agent.collect_policy.action)
-        self.greedy_action = tf.function(self.agent.policy.action)
+        self.train = common.function(self.agent.train)
+        self.action = common.function(self.agent.collect_policy.action)
+        self.greedy_action = common.function(self.agent.policy.action)
 
     def make_agent(self, optimizer: Any) -> Any:
         raise NotImplementedError
@@ -59,10 +60,10 @@ class Trainer:
         flatten = tf_keras.layers.Lambda(lambda value: tf.squeeze(value, -1))
         return self.network(*layers, tf_keras.layers.Dense(1), flatten)
 
-    def collect(self, steps: int) -> Any:
-        """`steps` transitions of every place, `[B, steps, ...]`, starting with new episodes."""
-        time_step, transitions = self.environment.reset(), []
-        for _ in range(steps):
+    def collect(self, time_step: Any) -> Any:
+        """Transitions of every place from `time_step` on, `[B, steps, ...]`."""
+        transitions = []
+        for _ in range(self.steps):
             action = self.action(time_step)
             following = self.environment.step(action.action)
             transitions.append(trajectory.from_transition(time_step, action, following))
@@ -81,19 +82,23 @@ class Trainer:
 
 
 class PolicyGradient(Trainer):
-    """What PPO and REINFORCE share: whole episodes of the present policy, used once and thrown away."""
+    """What PPO and REINFORCE share: whole episodes of the present policy, thrown away after some steps of training."""
 
-    rounds = 1  # of collecting and training in an iteration
+    rounds: int  # of collecting in an iteration
+    epochs: int  # steps of training on what a round has collected
 
     def iterate(self, progress: float) -> None:
-        steps = 2 * (self.config["num_exits"] - 1) + 1
         for _ in range(self.rounds):
-            self.agent.train(only_whole_episodes(self.collect(steps)))
+            experience = only_whole_episodes(self.collect(self.environment.reset()))
+            for _ in range(self.epochs):
+                self.train(experience)
 
 
 class Ppo(PolicyGradient):
+    rounds, epochs = 1, 10
+
     def make_agent(self, optimizer: Any) -> Any:
-        agent = ppo_clip_agent.PPOClipAgent(
+        return ppo_clip_agent.PPOClipAgent(
             *self.specs(),
             optimizer=optimizer,
             actor_net=self.actor(),
@@ -102,20 +107,18 @@ class Ppo(PolicyGradient):
             lambda_value=1.0,
             discount_factor=1.0,
             entropy_regularization=self.config["entropy"],
-            num_epochs=10,
+            num_epochs=1,  # `iterate` repeats: unrolled into one graph they take long to trace
             use_gae=True,
             normalize_rewards=False,
             normalize_observations=False,
         )
-        agent.train = tf.function(agent.train)
-        return agent
 
 
 class Reinforce(PolicyGradient):
-    rounds = 10
+    rounds, epochs = 10, 1
 
     def make_agent(self, optimizer: Any) -> Any:
-        agent = reinforce_agent.ReinforceAgent(
+        return reinforce_agent.ReinforceAgent(
             *self.specs(),
             actor_network=self.actor(),
             optimizer=optimizer,
@@ -124,8 +127,6 @@ class Reinforce(PolicyGradient):
             normalize_returns=False,
             entropy_regularization=self.config["entropy"],
         )
-        agent.train = tf.function(agent.train)
-        return agent
 
 
 class Dqn(Trainer):
@@ -150,18 +151,13 @@ class Dqn(Trainer):
 
     def iterate(self, progress: float) -> None:
         self.epsilon.assign(max(0.1, 1.0 - 2.0 * progress))
-        experience = self.collect(2 * (self.config["num_exits"] - 1) + 1)
-        for step in range(experience.reward.shape[1]):
+        experience = self.collect(self.environment.current_time_step())  # goes on: the buffer pairs neighbours
+        for step in range(self.steps):
             self.buffer.add_batch(tf.nest.map_structure(lambda part, step=step: part[:, step], experience))
         if progress == 0.0:
             self.samples = iter(self.buffer.as_dataset(sample_batch_size=256, num_steps=2).prefetch(2))
-        self.train_often()
-
-    @tf.function
-    def train_often(self) -> None:
-        for _ in tf.range(20):
-            experience, _ = next(self.samples)
-            self.agent.train(experience)
+        for _ in range(20):
+            self.train(next(self.samples)[0])
 
 
 def only_whole_episodes(experience: Any) -> Any:
