@@ -9,11 +9,13 @@
 
 #include "cpu.h"
 #include "kernels/gated_conv_2d/gated_conv_2d.h"
+#include "thread_pool.h"
 
 enum { CANARIES = 64 };
 static const float canary = -12345.5f;
 static int failures = 0;
 static int cases = 0;
+static KeThreadPool *pool;
 static uint64_t random_state = 1;
 
 static uint32_t random_bits(void) {
@@ -109,9 +111,9 @@ static void reference(const Case *c, Tensors *t) {
   }
 }
 
-/* A pool that really runs tasks one after another, last first, which any order must survive. */
-static void run_backwards(void *pool, int tasks, void (*task)(void *argument, int index), void *argument) {
-  (void)pool;
+/* A pool that runs tasks one after another, last first: any order must do. */
+static void run_backwards(void *unused, int tasks, void (*task)(void *argument, int index), void *argument) {
+  (void)unused;
   for (int i = tasks - 1; i >= 0; i--) task(argument, i);
 }
 
@@ -144,6 +146,37 @@ static void draw(const Case *c, Tensors *t) {
   reference(c, t);
 }
 
+/* One plan for every instruction set and for one, two and three threads. */
+enum { RUNNERS = 9 };
+
+typedef struct Runner {
+  KeIsa isa;
+  int threads;
+  KeParallel parallel;
+  KeGatedConv2DPlan *plan;
+} Runner;
+
+static int make_runners(const Case *c, KeGatedConv2DShape *shape, const Tensors *t, Runner *runners) {
+  int count = 0;
+  for (int isa = KE_ISA_SCALAR; isa <= (int)ke_cpu_best_isa(); isa++) {
+    for (int threads = 1; threads <= 3; threads++) {
+      shape->isa = (KeIsa)isa;
+      const char *error;
+      Runner r = {shape->isa, threads, {NULL, threads, run_backwards}, ke_gated_conv_2d_create(shape, t->kernel, t->bias, &error)};
+      if (threads == 2) r.parallel = ke_thread_pool_parallel(pool);
+      if (r.plan == NULL) {
+        fail(c, r.isa, threads, error, 1, 0);
+      } else if (ke_gated_conv_2d_resize(r.plan, c->batch, c->height, c->width, threads) != KE_GATED_CONV_2D_OK) {
+        fail(c, r.isa, threads, "resize", 1, 0);
+        ke_gated_conv_2d_destroy(r.plan);
+      } else {
+        runners[count++] = r;
+      }
+    }
+  }
+  return count;
+}
+
 static void run_case(const Case *c) {
   Tensors t;
   cases++;
@@ -166,34 +199,23 @@ static void run_case(const Case *c) {
   for (size_t i = 0; i < weights; i++) t.kernel[i] = random_float();
   for (int i = 0; i < c->out_channels; i++) t.bias[i] = random_float();
 
-  for (int isa = KE_ISA_SCALAR; isa <= (int)ke_cpu_best_isa(); isa++) {
-    shape.isa = (KeIsa)isa;
-    const char *error;
-    KeGatedConv2DPlan *plan = ke_gated_conv_2d_create(&shape, t.kernel, t.bias, &error);
-    if (plan == NULL) {
-      fail(c, shape.isa, 1, error, 1, 0);
-      continue;
-    }
-    for (int threads = 1; threads <= 3; threads += 2) {
-      if (ke_gated_conv_2d_resize(plan, c->batch, c->height, c->width, threads) != KE_GATED_CONV_2D_OK) {
-        fail(c, shape.isa, threads, "resize", 1, 0);
-        continue;
+  Runner runners[RUNNERS];
+  const int count = make_runners(c, &shape, &t, runners);
+  /* Several draws on one plan: what one call leaves behind must not show in the next. */
+  for (int repeat = 0; repeat < 3; repeat++) {
+    if (repeat != 1) draw(c, &t); /* the second call repeats the gates of the first */
+    for (int i = 0; i < count; i++) {
+      const Runner *r = &runners[i];
+      for (size_t k = 0; k < t.y_count + 2 * CANARIES; k++) t.y[k] = canary;
+      uint64_t macs = 0;
+      if (ke_gated_conv_2d_run(r->plan, t.x, t.g_in, t.g_out, t.y + CANARIES, r->threads == 1 ? NULL : &r->parallel, &macs) !=
+          KE_GATED_CONV_2D_OK) {
+        fail(c, r->isa, r->threads, "run", 1, 0);
       }
-      const KeParallel parallel = {NULL, threads, run_backwards};
-      /* Several draws on one plan: what one call leaves behind must not show in the next. */
-      for (int repeat = 0; repeat < 3; repeat++) {
-        if (repeat != 1) draw(c, &t); /* the second call repeats the gates of the first */
-        for (size_t i = 0; i < t.y_count + 2 * CANARIES; i++) t.y[i] = canary;
-        uint64_t macs = 0;
-        if (ke_gated_conv_2d_run(plan, t.x, t.g_in, t.g_out, t.y + CANARIES, threads == 1 ? NULL : &parallel, &macs) !=
-            KE_GATED_CONV_2D_OK) {
-          fail(c, shape.isa, threads, "run", 1, 0);
-        }
-        compare(c, &t, shape.isa, threads, macs);
-      }
+      compare(c, &t, r->isa, r->threads, macs);
     }
-    ke_gated_conv_2d_destroy(plan);
   }
+  for (int i = 0; i < count; i++) ke_gated_conv_2d_destroy(runners[i].plan);
   release(t.x);
   release(t.g_in);
   release(t.g_out);
@@ -226,6 +248,9 @@ static const Case table[] = {
     {3, 3, 128, 128, 1, 1, 1, 1, 1, 1, 1, 14, 14, .5, .5},  {3, 3, 256, 256, 1, 1, 1, 1, 1, 1, 1, 5, 7, .5, .5},
     {3, 3, 256, 256, 1, 1, 1, 1, 1, 1, 1, 4, 4, 1, 1},      {3, 3, 256, 512, 1, 1, 1, 1, 1, 1, 1, 4, 3, .9, .1},
     {1, 1, 512, 300, 1, 1, 1, 1, 1, 1, 1, 4, 4, .9, .1},    {3, 3, 16, 8, 1, 1, 1, 1, 1, 1, 2, 1, 40, .5, .5},
+    {3, 3, 32, 48, 1, 1, 1, 1, 1, 1, 1, 24, 24, .8, .8},    {3, 3, 64, 40, 1, 1, 1, 1, 1, 1, 2, 49, 40, .5, .15},
+    {3, 3, 40, 40, 2, 2, 2, 1, 1, 1, 1, 50, 41, .9, .7},    {1, 1, 64, 96, 1, 1, 1, 1, 1, 2, 1, 40, 33, .9, .6},
+    {5, 3, 48, 300, 1, 2, 1, 1, 1, 1, 1, 15, 30, .5, .4},   {3, 3, 16, 16, 3, 3, 1, 1, 0, 1, 1, 70, 70, .6, .4},
     {3, 3, 33, 100, 1, 1, 1, 1, 1, 1, 2, 40, 1, .5, .5},    {3, 3, 16, 200, 1, 1, 1, 1, 1, 1, 1, 6, 6, .5, .03},
 };
 
@@ -282,6 +307,7 @@ static void check_refusals(void) {
 
 int main(int argc, char **argv) {
   const int random_cases = argc > 1 ? atoi(argv[1]) : 400;
+  pool = ke_thread_pool_create(2);
   check_refusals();
   for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) run_case(&table[i]);
   random_state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
@@ -289,6 +315,7 @@ int main(int argc, char **argv) {
     const Case c = random_case();
     run_case(&c);
   }
+  ke_thread_pool_destroy(pool);
   printf("gated_conv_2d: %d cases, %d failures, best path %s\n", cases, failures, ke_isa_name(ke_cpu_best_isa()));
   return failures == 0 ? 0 : 1;
 }

@@ -4,8 +4,8 @@
 #include "internal.h"
 #include "tiled.h"
 
-/* A band of fewer multiplications than this is not worth another thread. */
-enum { BAND_MACS = 400 * 1000 };
+/* A band of fewer multiplications than this, or a gathering of fewer weights, is not worth waking another thread. */
+enum { BAND_MACS = 1000 * 1000, SHARED_GATHER = 32 * 1024 };
 
 typedef struct Job {
   KeGatedConv2DPlan *plan;
@@ -259,7 +259,7 @@ static void gather_task(void *argument, int index) {
 }
 
 static int32_t count_bands(const KeGatedConv2DPlan *plan, const KeGatedConv2DCall *call, const KeGeometry *g, uint64_t macs) {
-  if (call->parallel == NULL || g->in_place < 0) return 1;
+  if (call->parallel == NULL) return 1;
   int64_t bands = smaller(call->parallel->threads, plan->tiled.bands);
   const int64_t worth = (int64_t)(macs / BAND_MACS), pieces = g->rows > 1 ? g->rows : g->columns;
   if (bands > worth) bands = worth;
@@ -293,7 +293,7 @@ uint64_t ke_tiled_run(KeGatedConv2DPlan *plan, const KeGatedConv2DCall *call) {
   job.bands = count_bands(plan, call, g, open * pixels * (uint64_t)(shape->kernel_h * shape->kernel_w));
   lay_halo(plan);
   if (changed && t->mode != KE_DIRECT && !t->lazy) {
-    if (job.bands > 1) {
+    if (job.bands > 1 && t->block_pitch * (size_t)t->vector_count > SHARED_GATHER) {
       call->parallel->run(call->parallel->pool, t->vector_count, gather_task, &job);
     } else {
       for (int32_t v = 0; v < t->vector_count; v++) gather_task(&job, v);
