@@ -103,6 +103,8 @@ def example(rng: np.random.Generator) -> tuple[list[np.ndarray], dict[str, Any]]
     kernel_h, kernel_w = int(rng.choice([1, 2, 3])), int(rng.choice([1, 3]))
     dilated = bool(rng.integers(2))
     first, second = (int(value) for value in rng.integers(1, 3, size=2))
+    if kernel_h == kernel_w == 1:
+        second = first  # TensorFlow 2.21 with oneDNN corrupts its heap in the gradient of a 1x1 kernel with two strides
     attributes = {
         "stride_h": 1 if dilated else first,
         "stride_w": 1 if dilated else second,
