@@ -2,8 +2,8 @@
 
     python native/build.py [--out PATH] [--sanitize] [--cc COMPILER]
 
-A kernel folder's files are compiled for the instruction set that their names end in (`avx512.c`, `tile_avx2.c`); those files
-are left out on machines of another architecture, and the library picks among the rest when it is loaded.
+A kernel folder's files are compiled for the instruction set that their names end in (`avx512.c`, `tile_avx2.c`);
+those files are left out on machines of another architecture. Which of the others runs is decided on the device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ DEFAULT_OUTPUT = NATIVE.parent / "keras_efficient" / "_native" / "libkeras_effic
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
 INCLUDES = [f"-I{NATIVE}", f"-I{NATIVE / 'include'}"]
 LINK_FLAGS = ["-shared", "-pthread", "-lm", "-ldl"]
-SANITIZE_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g", "-O1"]
+SANITIZE_FLAGS = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+    "-fno-omit-frame-pointer",
+    "-g",
+    "-O1",
+]
 # Unrolled vector code takes minutes with every check inlined; what matters there is where it reads and writes.
 SANITIZE_VECTOR_FLAGS = ["-fno-sanitize=undefined"]
 SANITIZE_VECTOR_GCC_FLAGS = ["--param", "asan-instrumentation-with-call-threshold=0"]
@@ -93,7 +99,9 @@ def compile_objects(
 ) -> list[str]:
     """Compiles every file into `folder`; returns the object files."""
     checks = SANITIZE_FLAGS if sanitize else []
-    vector_checks = [*checks, *SANITIZE_VECTOR_FLAGS, *(SANITIZE_VECTOR_GCC_FLAGS if is_gcc(cc) else [])] if sanitize else []
+    vector_checks = (
+        [*checks, *SANITIZE_VECTOR_FLAGS, *(SANITIZE_VECTOR_GCC_FLAGS if is_gcc(cc) else [])] if sanitize else []
+    )
 
     def compile_one(source: pathlib.Path) -> str:
         target = folder / ("_".join(source.parts[-3:]) + ".o")

@@ -194,7 +194,8 @@ KeTfLiteStatus fake_apply(FakeRuntime *runtime, KeTfLiteDelegate *delegate) {
 
 KeTfLiteStatus fake_allocate(FakeSubgraph *subgraph) {
   for (int i = 0; i < FAKE_TENSORS; i++) { /* nothing in the arena outlives its plan */
-    if (subgraph->tensors[i].allocation_type == 2) fake_set_bytes(&subgraph->tensors[i], 0);
+    KeTfLiteTensor *tensor = &subgraph->tensors[i];
+    if (tensor->allocation_type != kKeTfLiteMmapRo && tensor->allocation_type != kKeTfLiteDynamic) fake_set_bytes(tensor, 0);
   }
   for (int i = 0; i < subgraph->plan->size; i++) {
     FakeNode *node = &subgraph->nodes[subgraph->plan->data[i]];

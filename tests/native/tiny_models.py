@@ -1,4 +1,4 @@
-"""Writes small `.tflite` files with one op of ours, built from the schema alone, and computes in numpy what they should give."""
+"""Writes small `.tflite` files with one op of ours, from the schema alone; numpy says what they should give."""
 
 from __future__ import annotations
 
@@ -126,7 +126,9 @@ def _weight_type(array: np.ndarray) -> int:
     return int(UINT8) if array.dtype == np.uint8 else int(FLOAT32)
 
 
-def add_op(model: Model, graph: Graph, case: OpCase, inputs: list[int], output: int, form: str, **overrides: Any) -> Any:
+def add_op(
+    model: Model, graph: Graph, case: OpCase, inputs: list[int], output: int, form: str, **overrides: Any
+) -> Any:
     """Appends the op to `graph` in the form "custom" or "composite"; `overrides` replace attributes."""
     attributes: dict[str, Any] = {"version": 1, **case.attributes}
     if form == "custom":
@@ -267,7 +269,9 @@ class GatedConv2D(OpCase):
 class MultiBitDense(OpCase):
     """A small multi-bit dense layer with two bases and a last group that is partly unused."""
 
-    def __init__(self, inputs: int = 52, outputs: int = 37, group_size: int = 24, bases: int = 2, seed: int = 0) -> None:
+    def __init__(
+        self, inputs: int = 52, outputs: int = 37, group_size: int = 24, bases: int = 2, seed: int = 0
+    ) -> None:
         rng = np.random.default_rng(seed)
         groups = -(-inputs // group_size)
         super().__init__(
