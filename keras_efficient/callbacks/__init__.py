@@ -1,1 +1,5 @@
-"""Callbacks that train dynamic layers to a budget and show what they save."""
+"""Callbacks that train dynamic layers to a budget and show what they spend."""
+
+from keras_efficient.callbacks.compute_budget import ComputeBudget
+
+__all__ = ["ComputeBudget"]

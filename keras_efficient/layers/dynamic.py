@@ -5,12 +5,24 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_efficient.cost.observe import sublayers
 from keras_efficient.layers.gates import hard_gate, soft_gate
 from keras_efficient.ops import context
 from keras_efficient.ops.macs import dense_macs
 
 Tensor = Any
 GATES = ("relu1", None)
+
+
+def dynamic_layers(model: keras.layers.Layer) -> "list[DynamicLayer]":
+    """All dynamic layers of a model, those inside others too."""
+    return [layer for layer in (model, *sublayers(model)) if isinstance(layer, DynamicLayer)]
+
+
+def outermost(layers: "list[DynamicLayer]") -> "list[DynamicLayer]":
+    """The layers that are not inside another one of them: their MACs hold those of the others."""
+    inside = {id(inner) for layer in layers for inner in sublayers(layer)}
+    return [layer for layer in layers if id(layer) not in inside]
 
 
 class DynamicLayer(keras.layers.Layer):
