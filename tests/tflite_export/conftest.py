@@ -1,9 +1,15 @@
-"""Small dynamic networks with gates that really open and shut, and exits that are really taken."""
+"""One small dynamic network, with gates that really open and shut and exits that are really taken, and its files."""
 
 import keras
 import numpy as np
+import pytest
 
-from keras_efficient import layers, models, policies
+pytest.importorskip("tensorflow", reason="the exporter needs the extra tflite")
+pytest.importorskip("ai_edge_litert", reason="the exporter needs the extra tflite")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("these tests convert in this process, which needs the TensorFlow backend", allow_module_level=True)
+
+from keras_efficient import layers, models, policies, tflite_export
 
 SHAPE = (8, 8, 1)
 
@@ -40,7 +46,7 @@ def functional(layer_gates=True):
     return keras.Model(image, layers.MultiBitDense(10, name="head")(x))
 
 
-def spread_gates(model, x, seed=0):
+def spread_gates(model, seed=0):
     """Gate weights under which about half of the gates are shut, for some inputs and not for others."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
@@ -54,10 +60,36 @@ def spread_gates(model, x, seed=0):
 def multi_exit(layer_gates=True):
     """The network with a threshold policy under which every exit is taken by many of `inputs()`."""
     x = inputs()
-    model = models.MultiExit.from_model(spread_gates(functional(layer_gates), x))
+    model = models.MultiExit.from_model(spread_gates(functional(layer_gates)))
     thresholds = []
     for name in ("exit_1", "exit_2"):
         logits = model.predict_all(x, verbose=0)[name]
         thresholds.append(float(np.quantile(keras.ops.convert_to_numpy(keras.ops.max(keras.ops.softmax(logits), -1)), 0.66)))
     model.policy = policies.ThresholdPolicy(threshold=max(thresholds))
     return model
+
+
+@pytest.fixture(scope="session")
+def x():
+    return inputs()
+
+
+@pytest.fixture(scope="session")
+def model():
+    return multi_exit()
+
+
+@pytest.fixture(scope="session")
+def network():
+    return functional
+
+
+@pytest.fixture(scope="session")
+def files(model, x, tmp_path_factory):
+    """Form -> (path, report)."""
+    folder = tmp_path_factory.mktemp("files")
+    made = {}
+    for form in ("composite", "custom", "builtin"):
+        path = folder / f"{form}.tflite"
+        made[form] = (path, tflite_export.export(model, path, ops=form, representative_data=x, labels=list("0123456789")))
+    return made
