@@ -49,8 +49,7 @@ class ExitPolicyTrainer:
         verbose: 1 shows a progress bar, 0 nothing.
 
     Attributes:
-        history: After `fit`, a list per iteration of `reward` and `validation_reward`, as `keras.callbacks.History`
-            has.
+        history: After `fit`, one value per iteration for each of `reward` and `validation_reward`.
 
     Example:
 
