@@ -1,0 +1,89 @@
+"""Exit policies for the trained network: made on one half of the held-out images, chosen on the other."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from keras_efficient.datasets import Dataset
+from keras_efficient.demo.data import augmented
+from keras_efficient.demo.settings import Recipe
+from keras_efficient.models import MultiExit
+from keras_efficient.policies import (
+    BackwardInduction,
+    ExitData,
+    ExitPolicy,
+    ExitPolicyTrainer,
+    ThresholdPolicy,
+    evaluate,
+)
+
+MOST_IMAGES = 4000  # held-out images that policies see, copies included
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The policies of a run.
+
+    Attributes:
+        policies: By name: `threshold`, `backward_induction` and, where TF-Agents is installed, `tf_agents`.
+        chosen: Name of the one that earned the most on the choosing half.
+        rewards: What each earned there, `accuracy - trade_off * cost`.
+        inputs: Number of held-out inputs that policies were made on, and chosen on.
+        notes: One sentence per policy that could not be made.
+    """
+
+    policies: dict[str, ExitPolicy]
+    chosen: str
+    rewards: dict[str, float]
+    inputs: tuple[int, int]
+    notes: tuple[str, ...]
+
+    @property
+    def policy(self) -> ExitPolicy:
+        """The chosen one."""
+        return self.policies[self.chosen]
+
+
+def choose_policy(
+    model: MultiExit, dataset: Dataset, recipe: Recipe, seed: int, iterations: int, console: Console
+) -> Choice:
+    """Makes every policy on one half of the validation images and picks the one that earns the most on the other.
+
+    Both halves hold augmented copies too: a few hundred images alone leave too few mistakes to decide on.
+    """
+    tuning, choosing = (_exit_data(model, *part, recipe, seed) for part in _halves(dataset, seed))
+    policies: dict[str, ExitPolicy] = {
+        "threshold": ThresholdPolicy.tune(tuning, trade_off=recipe.trade_off, name="threshold"),
+        "backward_induction": BackwardInduction.fit(tuning, recipe.trade_off, name="backward_induction"),
+    }
+    notes = []
+    console.print("learning when to leave, with TF-Agents")
+    trainer = ExitPolicyTrainer(
+        trade_off=recipe.trade_off, iterations=iterations, seed=seed, verbose=int(console.is_terminal)
+    )
+    try:
+        policies["tf_agents"] = trainer.fit(tuning)
+    except ImportError as error:
+        notes.append(f"Without the policy of TF-Agents: {error}")
+    except RuntimeError as error:
+        notes.append(f"Without the policy of TF-Agents: {' '.join(str(error).split())[:300]}")
+    rewards = {
+        name: float(evaluate(policy, choosing, recipe.trade_off).reward or 0.0) for name, policy in policies.items()
+    }
+    chosen = max(rewards, key=lambda name: rewards[name])
+    return Choice(policies, chosen, rewards, (len(tuning), len(choosing)), tuple(notes))
+
+
+def _halves(dataset: Dataset, seed: int) -> list[tuple[Any, Any]]:
+    order = np.random.default_rng(seed).permutation(len(dataset.x_validation))
+    parts = np.array_split(order, 2)
+    return [(dataset.x_validation[part], dataset.y_validation[part]) for part in parts]
+
+
+def _exit_data(model: MultiExit, images: Any, labels: Any, recipe: Recipe, seed: int) -> ExitData:
+    rng = np.random.default_rng(seed)
+    copies = max(1, min(recipe.copies, MOST_IMAGES // (2 * len(images))))
+    every = [images, *(augmented(images, recipe, rng) for _ in range(copies - 1))]
+    return ExitData(**model.exit_data(np.concatenate(every), np.tile(labels, copies)))

@@ -1,0 +1,75 @@
+"""Do Keras, the stock runtime and the delegate compute the same? On inputs that take every exit and meet open and shut gates."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_efficient import tflite_export
+from keras_efficient.datasets import Dataset
+from keras_efficient.demo.gates import open_shares
+from keras_efficient.models import MultiExit
+
+Array = NDArray[Any]
+LEAST = 256
+PER_EXIT = 8
+
+
+def parity_inputs(model: MultiExit, dataset: Dataset) -> tuple[Array, dict[str, Any]]:
+    """At least 256 inputs that take every exit, and what they cover.
+
+    Test images first, then validation and training images that take an exit which too few have taken so far.
+
+    Returns:
+        images: `[N, height, width, channels]`.
+        coverage: `inputs`, `exits` (inputs per exit), `open_gates` and `shut_gates` (met by those inputs), `complete`.
+    """
+    parts = [dataset.x_test, dataset.x_validation, dataset.x_train]
+    images = parts[0]
+    _, taken = model.predict_exits(images, batch_size=256, verbose=0)
+    for part in parts[1:]:
+        counts = np.bincount(taken, minlength=model.num_exits)
+        if counts.min() >= PER_EXIT and len(images) >= LEAST:
+            break
+        _, there = model.predict_exits(part, batch_size=256, verbose=0)
+        lacking = max(0, LEAST - len(images))
+        wanted = [np.flatnonzero(there == k)[: PER_EXIT - count] for k, count in enumerate(counts) if count < PER_EXIT]
+        rows = np.unique(np.concatenate([np.arange(min(lacking, len(part))), *wanted]).astype(int))
+        images = np.concatenate([images, part[rows]])
+        taken = np.concatenate([taken, there[rows]])
+    counts = np.bincount(taken, minlength=model.num_exits)
+    gates = open_shares(model, images, taken).values()
+    opened, shut = sum(int(gate["opened"]) for gate in gates), sum(int(gate["shut"]) for gate in gates)
+    complete = bool(counts.min() > 0 and opened and shut and len(images) >= LEAST)
+    coverage = {
+        "inputs": len(images),
+        "exits": counts.tolist(),
+        "open_gates": opened,
+        "shut_gates": shut,
+        "complete": complete,
+    }
+    return images, coverage
+
+
+def parity(model: MultiExit, file: pathlib.Path, dataset: Dataset, with_delegate: bool) -> dict[str, Any]:
+    """Largest absolute differences of the logits between Keras and stock, and between stock and the delegate.
+
+    An input whose score lies on the border may leave elsewhere in one of them; its logits are then those of another exit, so it is
+    counted in `other_exit` and not compared.
+    """
+    images, coverage = parity_inputs(model, dataset)
+    logits, taken = model.predict_exits(images, batch_size=256, verbose=0)
+    stock = tflite_export.load(file, delegate="none")(images)
+    runs = {"keras": (logits, taken), "stock": (stock.output, stock.exit_index)}
+    if with_delegate:
+        ours = tflite_export.load(file)(images)
+        runs["delegate"] = (ours.output, ours.exit_index)
+    report: dict[str, Any] = {"coverage": coverage, "other_exit": {}}
+    for one, other in (("keras", "stock"), ("stock", "delegate")):
+        if one in runs and other in runs:
+            same = runs[one][1] == runs[other][1]
+            gap = np.abs(runs[one][0].astype("float64") - runs[other][0].astype("float64"))[same]
+            report[f"{one}_vs_{other}"] = float(gap.max())
+            report["other_exit"][f"{one}_vs_{other}"] = int((~same).sum())
+    return report
