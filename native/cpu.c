@@ -2,17 +2,32 @@
 
 #include <string.h>
 
-KeIsa ke_cpu_best_isa(void) {
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    return KE_ISA_AVX512;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return KE_ISA_AVX2;
-#endif
-  return KE_ISA_SCALAR;
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <stdbool.h>
+
+/* The register state that the operating system saves when it switches threads: without it an instruction set is of no use. */
+static unsigned saved_state(void) {
+  unsigned low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
 }
+
+KeIsa ke_cpu_best_isa(void) {
+  enum { kYmmState = 0x6, kZmmState = 0xE6 };
+  unsigned a, b, c, d, b7, c7, d7;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || (c & bit_OSXSAVE) == 0 || !__get_cpuid_count(7, 0, &a, &b7, &c7, &d7)) {
+    return KE_ISA_SCALAR;
+  }
+  unsigned state = saved_state();
+  bool has_avx2 = (c & bit_AVX) && (c & bit_FMA) && (b7 & bit_AVX2) && (state & kYmmState) == kYmmState;
+  bool has_avx512 = (b7 & bit_AVX512F) && (b7 & bit_AVX512BW) && (b7 & bit_AVX512DQ) && (b7 & bit_AVX512VL) &&
+                    (state & kZmmState) == kZmmState;
+  return !has_avx2 ? KE_ISA_SCALAR : has_avx512 ? KE_ISA_AVX512 : KE_ISA_AVX2;
+}
+#else
+KeIsa ke_cpu_best_isa(void) { return KE_ISA_SCALAR; }
+#endif
 
 const char *ke_isa_name(KeIsa isa) {
   switch (isa) {

@@ -1,4 +1,5 @@
 /* The delegate against the fake runtime: results, refusals and their sentences, shapes that change, several threads. */
+#include <pthread.h>
 #include <string.h>
 
 #include "checks.h"
@@ -209,6 +210,42 @@ static void test_shared_decomposition(int refuse_second) {
   tflite_plugin_destroy_delegate(delegate);
 }
 
+/* One delegate, several interpreters, each in a thread of its own. */
+static void *use_delegate(void *delegate) {
+  for (int round = 0; round < 60; round++) {
+    OpModel model;
+    const Kind *kind = &kinds[round % 2];
+    kind->make(&model, round / 2 % 2);
+    model.runtime.subgraphs[0].context.recommended_num_threads = 1 + round % 3;
+    int status = fake_apply(&model.runtime, delegate) == kKeTfLiteOk && fake_allocate(&model.runtime.subgraphs[0]) == kKeTfLiteOk;
+    if (status) {
+      fill_input(&model, 0, 0.5f);
+      for (int i = 0; status && i < 3; i++) status = fake_invoke(&model.runtime.subgraphs[0]) == kKeTfLiteOk;
+    }
+    status = status && (kind != &kinds[1] || values_of(&model, model.output)[18] == 1.0f + 2 * 0.5f * 0.5f * 40);
+    destroy_model(&model);
+    if (!status) return delegate;
+  }
+  return NULL;
+}
+
+static void test_shared_delegate(void) {
+  KeStats stats = {.size_bytes = sizeof(stats)};
+  char address[32];
+  snprintf(address, sizeof(address), "%llu", (unsigned long long)(uintptr_t)&stats);
+  const char *keys[] = {"stats"}, *values[] = {address};
+  KeTfLiteDelegate *delegate = tflite_plugin_create_delegate(keys, values, 1, keep_error);
+  pthread_t threads[6];
+  for (int i = 0; i < 6; i++) pthread_create(&threads[i], NULL, use_delegate, delegate);
+  for (int i = 0; i < 6; i++) {
+    void *failed = NULL;
+    pthread_join(threads[i], &failed);
+    CHECK(failed == NULL, "thread %d", i);
+  }
+  CHECK(stats.kernel_calls == 6 * 60 * 3 && stats.claimed_ops == 6 * 60, "%llu calls", (unsigned long long)stats.kernel_calls);
+  tflite_plugin_destroy_delegate(delegate);
+}
+
 static void expect_option_error(const char *key, const char *value, const char *sentence) {
   const char *keys[] = {key}, *values[] = {value};
   created_error[0] = '\0';
@@ -241,6 +278,7 @@ int main(void) {
   test_subgraph_indices();
   test_shared_decomposition(0);
   test_shared_decomposition(1);
+  test_shared_delegate();
   test_options();
   return finish("delegate");
 }
