@@ -87,6 +87,11 @@ class MultiExit(keras.Model):
         self.built = True
 
     @property
+    def inputs(self) -> list[Any]:
+        """The symbolic inputs of the first stage, with their names; empty where the stage is a plain layer."""
+        return list(getattr(self.stages[0], "inputs", None) or [])
+
+    @property
     def num_exits(self) -> int:
         """Number of exits, the end of the network included."""
         return len(self.stages)
