@@ -92,6 +92,11 @@ class MultiExit(keras.Model):
         return list(getattr(self.stages[0], "inputs", None) or [])
 
     @property
+    def input(self) -> Any:
+        """The symbolic inputs of the first stage in the structure that it takes."""
+        return self.stages[0].input
+
+    @property
     def num_exits(self) -> int:
         """Number of exits, the end of the network included."""
         return len(self.stages)
