@@ -179,8 +179,8 @@ static void interleave(const float *upper, const float *lower, size_t count, flo
 static const KeTiledIsa isa = {
     .lanes = LANES,
     .max_vectors = 2,
-    .slots = {12, 6, 0, 12},
-    .max_columns = 12,
+    .slots = {12, 6, 0, 12, 0, 0},
+    .max_columns = {12, 6, 0, 12, 0, 0},
     .kernels = {KE_ALL_TILES(KE_NAME_TILE)},
     .scan = scan,
     .compress = compress,

@@ -36,7 +36,9 @@ static inline vec vec_broadcast_pair(const void *p) {
   KE_TILES_14(M, 1, 1) KE_TILES_14(M, 1, 2) KE_TILES_9(M, 1, 3) KE_TILES_7(M, 1, 4)     \
   KE_TILES_14(M, 2, 1) KE_TILES_7(M, 2, 2) KE_TILES_4(M, 2, 3) KE_TILES_3(M, 2, 4)      \
   KE_TILES_9(M, 3, 1) KE_TILES_4(M, 3, 2) KE_TILES_3(M, 3, 3) KE_TILES_2(M, 3, 4)       \
-  KE_TILES_14(M, 4, 1) KE_TILES_14(M, 4, 2) KE_TILES_9(M, 4, 3) KE_TILES_7(M, 4, 4)
+  KE_TILES_14(M, 4, 1) KE_TILES_14(M, 4, 2) KE_TILES_9(M, 4, 3) KE_TILES_7(M, 4, 4)     \
+  KE_TILES_13(M, 5, 1) KE_TILES_13(M, 5, 2) KE_TILES_8(M, 5, 3) KE_TILES_6(M, 5, 4)     \
+  KE_TILES_13(M, 6, 1) KE_TILES_13(M, 6, 2) KE_TILES_8(M, 6, 3) KE_TILES_6(M, 6, 4)
 
 KE_ALL_TILES(KE_DEFINE_TILE)
 
@@ -166,8 +168,8 @@ static void interleave(const float *upper, const float *lower, size_t count, flo
 static const KeTiledIsa isa = {
     .lanes = LANES,
     .max_vectors = 3,
-    .slots = {28, 14, 9, 28},
-    .max_columns = 14,
+    .slots = {28, 14, 9, 28, 26, 26},
+    .max_columns = {14, 14, 9, 14, 13, 13},
     .kernels = {KE_ALL_TILES(KE_NAME_TILE)},
     .scan = scan,
     .compress = compress,

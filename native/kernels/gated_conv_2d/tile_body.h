@@ -23,12 +23,31 @@
       at += 3 * column;                                           \
       KE_OPAQUE(at);                                              \
     }                                                             \
-    const char *const p = at + (i % columns % 3) * column;        \
-    const vec x = pairs ? vec_broadcast_pair(p) : vec_broadcast(p); \
+    const vec x = KE_X(at + (i % columns % 3) * column);          \
     a##i = vec_fma(x, w0, a##i);                                  \
     if (vectors > 1) b##i = vec_fma(x, w1, b##i);                 \
     if (vectors > 2) c##i = vec_fma(x, w2, c##i);                 \
   }
+
+/* Three kernel columns at once: the x of a pixel serves as its neighbours' too, so that a sum costs a third of the loads. */
+#define KE_THREE_STEPS(i)                                                       \
+  if (i < rows * columns) {                                                     \
+    if (i % columns == 0) {                                                     \
+      if (i > 0) row += tile->x_row;                                            \
+      at = row;                                                                 \
+      x0 = KE_X(at);                                                            \
+      x1 = KE_X(at + column);                                                   \
+    } else if (i % columns % 3 == 0) {                                          \
+      at += 3 * column;                                                         \
+      KE_OPAQUE(at);                                                            \
+    }                                                                           \
+    const vec x2 = KE_X(at + (i % columns % 3 + 2) * column);                   \
+    a##i = vec_fma(x2, w2, vec_fma(x1, w1, vec_fma(x0, w0, a##i)));             \
+    x0 = x1;                                                                    \
+    x1 = x2;                                                                    \
+  }
+
+#define KE_X(p) (pairs ? vec_broadcast_pair(p) : vec_broadcast(p))
 
 #define KE_FINISH(y, sum, gate, keep, i) \
   vec_store(y + (i / columns) * y_row + (i % columns) * y_column, vec_keep(keep, vec_multiply(vec_min(high, vec_max(low, sum)), gate)))
@@ -40,8 +59,8 @@
     if (vectors > 2) KE_FINISH(y2, c##i, gate2, keep2, i);    \
   }
 
-static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, const int pairs, const int vectors,
-                                                           const int rows, const int columns) {
+static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, const int pairs, const int three,
+                                                           const int vectors, const int rows, const int columns) {
   const int second = vectors > 1 ? 1 : 0, third = vectors > 2 ? 2 : 0;
   const vec bias0 = vec_load(tile->vectors[0].bias);
   const vec bias1 = vec_load(tile->vectors[second].bias);
@@ -52,9 +71,15 @@ static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, c
   const float *weights1 = tile->vectors[second].weights;
   const float *weights2 = tile->vectors[third].weights;
   const KeStep *const end = tile->steps + tile->step_count;
-  for (const KeStep *step = tile->steps; step != end; step++) {
+  for (const KeStep *step = tile->steps; step != end; step += three ? 3 : 1) {
     const char *row = (const char *)(tile->x + step->x);
     const char *at = row;
+    if (three) {
+      const vec w0 = vec_load(weights0 + step->w), w1 = vec_load(weights0 + step->w + LANES), w2 = vec_load(weights0 + step->w + 2 * LANES);
+      vec x0 = w0, x1 = w0;
+      KE_EACH_SLOT(KE_THREE_STEPS)
+      continue;
+    }
     const vec w0 = vec_load(weights0 + step->w);
     const vec w1 = vectors > 1 ? vec_load(weights1 + step->w) : w0;
     const vec w2 = vectors > 2 ? vec_load(weights2 + step->w) : w0;
@@ -77,14 +102,16 @@ static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, c
 #define KE_TILES_4(M, k, r) KE_TILES_3(M, k, r) M(k, r, 4)
 #define KE_TILES_6(M, k, r) KE_TILES_4(M, k, r) M(k, r, 5) M(k, r, 6)
 #define KE_TILES_7(M, k, r) KE_TILES_6(M, k, r) M(k, r, 7)
+#define KE_TILES_8(M, k, r) KE_TILES_7(M, k, r) M(k, r, 8)
 #define KE_TILES_9(M, k, r) KE_TILES_7(M, k, r) M(k, r, 8) M(k, r, 9)
 #define KE_TILES_12(M, k, r) KE_TILES_9(M, k, r) M(k, r, 10) M(k, r, 11) M(k, r, 12)
+#define KE_TILES_13(M, k, r) KE_TILES_12(M, k, r) M(k, r, 13)
 #define KE_TILES_14(M, k, r) KE_TILES_12(M, k, r) M(k, r, 13) M(k, r, 14)
 
-/* Kind 1, 2, 3: so many vectors; kind 4: one vector of pairs. */
-#define KE_DEFINE_TILE(kind, rows, columns)                               \
-  static void tile_##kind##_##rows##_##columns(const KeTile *tile) {      \
-    run_tile(tile, (kind) == 4, (kind) == 4 ? 1 : (kind), rows, columns); \
+/* Kind 1, 2, 3: so many vectors; 4: one vector of pairs; 5, 6: as 1 and 4, three kernel columns at once. */
+#define KE_DEFINE_TILE(kind, rows, columns)                                                                       \
+  static void tile_##kind##_##rows##_##columns(const KeTile *tile) {                                              \
+    run_tile(tile, (kind) == 4 || (kind) == 6, (kind) >= 5, (kind) <= KE_MAX_VECTORS ? (kind) : 1, rows, columns); \
   }
 
 #define KE_NAME_TILE(kind, rows, columns) [(kind)-1][(rows)-1][(columns)-1] = tile_##kind##_##rows##_##columns,

@@ -16,8 +16,8 @@
 
 enum { KE_MAX_VECTORS = 3, KE_MAX_TILE_ROWS = 4, KE_MAX_TILE_COLUMNS = 14, KE_MAX_LANES = 16 };
 
-/* Kinds of tiles: vectors - 1, or one vector of pairs. */
-enum { KE_KIND_PAIRS = KE_MAX_VECTORS, KE_MAX_KINDS };
+/* Kinds of tiles: vectors - 1, or one vector of pairs, or either one vector with three kernel columns in one step. */
+enum { KE_KIND_PAIRS = KE_MAX_VECTORS, KE_KIND_THREE, KE_KIND_THREE_PAIRS, KE_MAX_KINDS };
 
 typedef enum KeMode { KE_DIRECT, KE_COMPACT, KE_PAIRS } KeMode;
 
@@ -49,8 +49,8 @@ typedef void (*KeTileKernel)(const KeTile *tile);
 typedef struct KeTiledIsa {
   int32_t lanes;
   int32_t max_vectors;           /* of one tile */
-  int32_t slots[KE_MAX_KINDS];   /* pixels of one tile */
-  int32_t max_columns;
+  int32_t slots[KE_MAX_KINDS];   /* pixels of one tile; 0 where there is no such kind */
+  int32_t max_columns[KE_MAX_KINDS];
   /* [kind][rows - 1][columns - 1]; NULL where rows * columns is more than the slots. */
   KeTileKernel kernels[KE_MAX_KINDS][KE_MAX_TILE_ROWS][KE_MAX_TILE_COLUMNS];
   /* Lists the channels whose gate is not 0, and one bit each in blocks of `lanes`; returns how many. May write `lanes` entries more. */

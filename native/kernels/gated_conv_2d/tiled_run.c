@@ -111,7 +111,7 @@ typedef struct Cut {
 } Cut;
 
 static Cut cut(const KeTiledIsa *isa, int32_t kind, int32_t rows, int32_t columns) {
-  const int32_t slots = isa->slots[kind], most = smaller(slots, isa->max_columns);
+  const int32_t slots = isa->slots[kind], most = isa->max_columns[kind];
   Cut c;
   c.tiles = (columns + most - 1) / most;
   c.narrow = columns / c.tiles;
@@ -122,6 +122,14 @@ static Cut cut(const KeTiledIsa *isa, int32_t kind, int32_t rows, int32_t column
   return c;
 }
 
+static int32_t kind_of_tile(const KeGatedConv2DPlan *plan, const KeGeometry *g, int32_t count) {
+  const int pairs = plan->tiled.mode == KE_PAIRS;
+  const int32_t three = pairs ? KE_KIND_THREE_PAIRS : KE_KIND_THREE;
+  const int shared = count == 1 && plan->shape.kernel_w == 3 && g->x_column == g->tap_column;
+  if (shared && plan->tiled.isa->slots[three] > 0) return three;
+  return pairs ? KE_KIND_PAIRS : count - 1;
+}
+
 /* One panel of `count` vectors over one region. If these are all vectors there are, a tile's results are spread at once, so that
  * the writes overlap with the next tile's arithmetic; otherwise they are left in the compact buffer until the region is done. */
 static void run_panel(const Job *job, const Band *band, const KeVector *vectors, int32_t count, int32_t row, int32_t end_row,
@@ -129,7 +137,7 @@ static void run_panel(const Job *job, const Band *band, const KeVector *vectors,
   const KeGatedConv2DPlan *plan = job->plan;
   const KeTiled *t = &plan->tiled;
   const KeGeometry *g = job->geometry;
-  const int32_t kind = t->mode == KE_PAIRS ? KE_KIND_PAIRS : count - 1;
+  const int32_t kind = kind_of_tile(plan, g, count);
   const Cut c = cut(t->isa, kind, end_row - row, end_column - first_column);
   const int32_t row_steps = t->open_in * plan->shape.kernel_w;
   const int at_once = t->mode != KE_DIRECT && count == t->vector_count;
