@@ -68,8 +68,8 @@ def _check_fit(model: keras.Model, arrays: list[np.ndarray], specs: list[Any]) -
 def _input_specs(model: keras.Model) -> Any:
     """Symbolic tensors in the structure of the model's inputs, None where nobody knows them."""
     inputs = getattr(model, "inputs", None)
-    if inputs:
-        return inputs[0] if isinstance(model, keras.Sequential) else model.input
+    if inputs:  # a Functional model also knows their structure
+        return getattr(model, "input", inputs[0] if len(inputs) == 1 else inputs)
     shapes = (model.get_build_config() or {}).get("input_shape")
     if not shapes:
         return None
