@@ -85,7 +85,7 @@ int main(void) {
   static const struct {
     int inputs, outputs, group_size, bases;
   } shapes[] = {{1, 1, 8, 1},    {8, 16, 8, 1},   {7, 17, 8, 3},    {24, 15, 24, 2}, {25, 64, 24, 1},  {100, 65, 32, 2}, {256, 63, 64, 1},
-                {130, 129, 128, 2}, {40, 48, 40, 4}, {513, 33, 256, 2}, {72, 200, 72, 1}};
+                {130, 129, 128, 2}, {40, 48, 40, 4}, {513, 33, 256, 2}, {72, 200, 72, 1}, {600, 1700, 128, 2}};
   KeThreadPool *pool = ke_thread_pool_create(3);
   for (KeIsa isa = KE_ISA_SCALAR; isa <= ke_cpu_best_isa(); isa++) {
     check_by_hand(ke_multi_bit_dense_path(isa));

@@ -132,6 +132,7 @@ static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, flo
 const KeMultiBitDensePath ke_multi_bit_dense_avx512 = {
     .isa = KE_ISA_AVX512,
     .lanes = kLanes,
+    .task_macs = 2000000,
     .weight_bytes = weight_bytes,
     .sample_bytes = sample_bytes,
     .pack = pack,

@@ -9,6 +9,7 @@
 typedef struct KeMultiBitDensePath {
   KeIsa isa;
   int32_t lanes; /* outputs computed together: `run` gets blocks of them */
+  int64_t task_macs; /* about 20 microseconds of work */
   /* Bytes of the path's own copy of bits and scales, and of what it makes of one sample; 0 where it needs none. */
   size_t (*weight_bytes)(const KeMultiBitDensePlan *plan);
   size_t (*sample_bytes)(const KeMultiBitDensePlan *plan);

@@ -35,7 +35,7 @@ KeMultiBitDensePlan *ke_multi_bit_dense_create(const KeMultiBitDenseShape *shape
   plan->bias = bias;
   plan->low = shape->activation == 0 ? -INFINITY : 0.0f;
   plan->high = shape->activation == 2 ? 6.0f : INFINITY;
-  plan->blocks = (shape->outputs + plan->path->lanes - 1) / plan->path->lanes;
+  plan->blocks = (shape->outputs - 1) / plan->path->lanes + 1;
   plan->weights = allocate(plan->path->weight_bytes(plan));
   plan->sample = allocate(plan->path->sample_bytes(plan));
   if (plan->weights == NULL || plan->sample == NULL) {
@@ -46,8 +46,6 @@ KeMultiBitDensePlan *ke_multi_bit_dense_create(const KeMultiBitDenseShape *shape
   *error = NULL;
   return plan;
 }
-
-enum { kOutputsPerTask = 64 }; /* at least */
 
 typedef struct Sample {
   const KeMultiBitDensePlan *plan;
@@ -62,16 +60,22 @@ static void run_task(void *argument, int index) {
   sample->plan->path->run(sample->plan, first, end, sample->y);
 }
 
+/* Few large tasks: each one goes through the whole sample, and less than `task_macs` is not worth waking a thread for. */
+static int32_t blocks_per_task(const KeMultiBitDensePlan *plan, int64_t block_macs, int threads) {
+  if (threads == 1) return plan->blocks;
+  int64_t shared = ((int64_t)plan->blocks + 2 * threads - 1) / (2 * threads), least = plan->path->task_macs / block_macs + 1;
+  int64_t blocks = shared > least ? shared : least;
+  return blocks < plan->blocks ? (int32_t)blocks : plan->blocks;
+}
+
 int ke_multi_bit_dense_run(KeMultiBitDensePlan *plan, int32_t batch, int32_t inputs, const float *x, float *y,
                            const KeParallel *parallel) {
   const KeMultiBitDenseShape *shape = &plan->shape;
   int64_t capacity = (int64_t)shape->groups * shape->group_size;
   if (batch < 0 || inputs > capacity || inputs <= capacity - shape->group_size) return -1;
-  /* Few large tasks: each one goes through the whole sample. */
-  int32_t blocks_per_task = (plan->blocks + 2 * parallel->threads - 1) / (2 * parallel->threads);
-  int32_t least = (kOutputsPerTask + plan->path->lanes - 1) / plan->path->lanes;
-  Sample sample = {plan, y, parallel->threads == 1 ? plan->blocks : blocks_per_task < least ? least : blocks_per_task};
-  int tasks = (plan->blocks + sample.blocks_per_task - 1) / sample.blocks_per_task;
+  int64_t block_macs = capacity * shape->bases * plan->path->lanes;
+  Sample sample = {plan, y, blocks_per_task(plan, block_macs, parallel->threads)};
+  int tasks = (plan->blocks - 1) / sample.blocks_per_task + 1;
   for (int32_t b = 0; b < batch; b++) {
     plan->path->take_sample(plan, inputs, x + (size_t)b * (size_t)inputs);
     sample.y = y + (size_t)b * (size_t)shape->outputs;

@@ -47,6 +47,7 @@ static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, flo
 const KeMultiBitDensePath ke_multi_bit_dense_reference = {
     .isa = KE_ISA_SCALAR,
     .lanes = 1,
+    .task_macs = 20000,
     .weight_bytes = weight_bytes,
     .sample_bytes = sample_bytes,
     .take_sample = take_sample,

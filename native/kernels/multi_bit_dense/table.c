@@ -70,6 +70,7 @@ static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, flo
 const KeMultiBitDensePath ke_multi_bit_dense_table = {
     .isa = KE_ISA_SCALAR,
     .lanes = 1,
+    .task_macs = 400000,
     .weight_bytes = weight_bytes,
     .sample_bytes = sample_bytes,
     .take_sample = take_sample,
