@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
-from keras_efficient.cli.files import arrays_by_name, existing
+from keras_efficient.cli.files import arrays_by_name, existing, made_console
 
 Inputs = dict[str, NDArray[Any]]
 NOISE = 64  # samples
@@ -57,12 +56,14 @@ def measure(file: pathlib.Path, delegate: str, threads: int, runs: int, data: An
     first = next(iter(runners.values()))
     arrays = sample_inputs(first.inputs, {name: detail["dtype"] for name, detail in first._inputs.items()}, data)
     count = len(next(iter(arrays.values())))
-    samples = [[array[i : i + 1] for array in arrays.values()] for i in range(count)]
+    results = {label: runner(**arrays) for label, runner in runners.items()}
     timers = {label: timing.Timer(file, wanted[label], threads) for label in runners}
-    times = timing.in_turns(timers, samples, runs)
+    by_index = {int(detail["index"]): arrays[name] for name, detail in first._inputs.items()}
+    ordered = [by_index[index] for index in next(iter(timers.values())).indices]
+    times = timing.in_turns(timers, [[array[i : i + 1] for array in ordered] for i in range(count)], runs)
     rows = {}
     for label, runner in runners.items():
-        result = runner(**arrays)
+        result = results[label]
         rows[label] = {**timing.summary(times[label]), "executed_macs": float(result.executed_macs.mean())}
         if result.exit_index is not None:
             rows[label]["exits"] = (
@@ -107,7 +108,7 @@ def _print(found: dict[str, Any]) -> None:
         exits = " ".join(f"{share:.0%}" for share in row.get("exits", [])) or "-"
         columns = [f"{row[key]:,.1f} us" for key in ("mean_us", "p50_us", "p95_us")]
         table.add_row(label, *columns, ratio, f"{row['executed_macs']:,.0f}", exits)
-    console = Console()
+    console = made_console()
     console.print(table)
     what = (
         "noise (real inputs may take other exits: --data FILE.npz)" if found["inputs"] == "noise" else "the given data"

@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from rich.console import Console
+from keras_efficient.cli.files import made_console
 
 
 def run(options: argparse.Namespace) -> None:
@@ -22,4 +22,4 @@ def run(options: argparse.Namespace) -> None:
         epochs=options.epochs,
         threads=options.threads,
     )
-    run_demo(settings, Console())
+    run_demo(settings, made_console())

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import re
 import sys
 from typing import Any
 
@@ -61,6 +62,10 @@ def load_model(path: str) -> Any:
     try:
         return keras.saving.load_model(path)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        hint = " Name the module with its class: --import MODULE." if "Could not locate class" in reason else ""
-        raise ValueError(f"Keras cannot load {path!r}.{hint} It says: {reason}") from error
+        unknown = re.search(r"Could not locate class '([^']+)'", str(error))
+        if unknown:
+            raise ValueError(
+                f"Keras cannot load {path!r}: it does not know the class {unknown[1]!r}. Name the module that defines it: "
+                "--import MODULE"
+            ) from error
+        raise ValueError(f"Keras cannot load {path!r}: {str(error).strip().splitlines()[0]}") from error

@@ -4,10 +4,9 @@ import argparse
 import json
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from keras_efficient.cli.files import existing
+from keras_efficient.cli.files import existing, made_console
 
 
 def run(options: argparse.Namespace) -> None:
@@ -19,7 +18,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(found, indent=2))
         return
-    console = Console()
+    console = made_console()
     for table in (_overview(str(file), found), _ops(found), _subgraphs(found)):
         if table.row_count:
             console.print(table)
@@ -44,7 +43,7 @@ def _overview(path: str, found: dict[str, Any]) -> Table:
         if key not in ("macs", "exits", "ops"):
             table.add_row(key, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     if not known:
-        table.add_row("metadata", "none of keras-efficient: a file of somebody else")
+        table.add_row("metadata", "not written by keras-efficient")
     return table
 
 

@@ -67,9 +67,9 @@ def _add_demo(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser(
         "demo",
         help="the whole way on real data: train, learn when to exit, export, measure, report",
-        description="Trains a static and a dynamic network, learns when to leave the dynamic one, exports all of them, runs them "
-        "through LiteRT with and without the delegate, prints one table, and writes model.keras, model.tflite, report.json and "
-        "report.html. A few minutes on two cores.",
+        description="Trains a static and a dynamic network, learns when to leave the dynamic one, exports all of them, "
+        "runs them through LiteRT with and without the delegate, prints one table, and writes model.keras, "
+        "model.tflite, report.json and report.html. A few minutes on two cores.",
     )
     command.add_argument("--out", required=True, metavar="DIR", help="where the files go; made if it is not there")
     command.add_argument(
@@ -88,7 +88,7 @@ def _add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser(
         "export",
         help="a saved Keras model as a verified .tflite file",
-        description="Converts a saved Keras model and verifies the file against Keras; it is written whole or not at all.",
+        description="Converts a saved Keras model and verifies the file against Keras; writes it whole or not at all.",
     )
     command.add_argument("model", metavar="MODEL.keras", help="saved by model.save")
     command.add_argument("--out", metavar="FILE.tflite", help="default: the model's name with .tflite")
@@ -119,7 +119,7 @@ def _add_benchmark(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser(
         "benchmark",
         help="latency of a .tflite file, with and without the delegate",
-        description="Runs the file stock and with the delegate in turns, one sample at a time, and prints mean, p50 and p95.",
+        description="Runs the file stock and with the delegate in turns, one sample at a time: mean, p50 and p95.",
     )
     command.add_argument("file", metavar="FILE.tflite")
     command.add_argument(

@@ -30,8 +30,8 @@ def augmented(images: Array, recipe: Recipe, rng: np.random.Generator) -> Array:
     count, height, width, _ = images.shape
     size = recipe.shift
     padded = np.pad(images, ((0, 0), (size, size), (size, size), (0, 0)))
-    rows = rng.integers(0, 2 * size + 1, count)[:, None] + np.arange(height)
-    columns = rng.integers(0, 2 * size + 1, count)[:, None] + np.arange(width)
+    rows = rng.integers(0, 2 * size + 1, (count, 1)) + np.arange(height)
+    columns = rng.integers(0, 2 * size + 1, (count, 1)) + np.arange(width)
     if recipe.flip:
         columns = np.where(rng.integers(0, 2, (count, 1)) == 1, columns[:, ::-1], columns)
     moved = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -16,6 +16,7 @@ from keras_efficient.tflite_export.extras import require
 from keras_efficient.tflite_export.flatbuffer import write_whole
 
 CALIBRATION = 512  # training images that ranges are found on
+VERIFIED = 32  # held-out images that every export is verified on
 FILES = {
     "static": "static.tflite",
     "static_small": "static_small.tflite",
@@ -31,25 +32,26 @@ def write_files(
     """Exports everything into `folder`, and saves the dynamic network as `model.keras`.
 
     Returns:
-        The reports of the exports, by the names in `FILES`; `static_int8` has none, since the converter alone writes it.
+        The reports of the exports, by the names in `FILES`; `static_int8`, which the converter alone writes, has none.
     """
     calibration = dataset.x_train[:CALIBRATION]
-    about = {
-        "labels": list(dataset.class_names),
-        "normalization": {"mean": float(dataset.normalization[0]), "std": float(dataset.normalization[1])},
-    }
+    mean, std = dataset.normalization
     reports = {}
-    for name, model in (("static", static), ("static_small", small)):
+    for name, model, quantize in (
+        ("static", static, None),
+        ("static_small", small, None),
+        ("dynamic", dynamic, None),
+        ("dynamic_int8", dynamic, "int8"),
+    ):
         reports[name] = tflite_export.export(
-            model, folder / FILES[name], representative_data=dataset.x_validation[:32], **about
+            model,
+            folder / FILES[name],
+            representative_data=calibration if quantize else dataset.x_validation[:VERIFIED],
+            quantize=quantize,
+            labels=list(dataset.class_names),
+            normalization={"mean": float(mean), "std": float(std)},
         )
     write_whole(folder / FILES["static_int8"], post_training_int8(static, calibration))
-    reports["dynamic"] = tflite_export.export(
-        dynamic, folder / FILES["dynamic"], representative_data=dataset.x_validation[:32], **about
-    )
-    reports["dynamic_int8"] = tflite_export.export(
-        dynamic, folder / FILES["dynamic_int8"], representative_data=calibration, quantize="int8", **about
-    )
     dynamic.save(folder / "model.keras")
     return reports
 

@@ -1,4 +1,4 @@
-"""Results appear whole or not at all: they are made in a directory beside the real one and moved when everything is there."""
+"""Results appear whole or not at all: made in a directory beside the real one, moved when everything is there."""
 
 import contextlib
 import os

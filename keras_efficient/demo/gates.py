@@ -25,7 +25,7 @@ def gate_values(model: MultiExit, images: Array) -> dict[str, Array]:
         outputs = method(*args, **kwargs)
         gate = (
             outputs[1] if isinstance(outputs, tuple) else layer.gate_values(kwargs.get("gate_inputs", args[0]), False)
-        )  # type: ignore[attr-defined]
+        )
         found.setdefault(layer.name, []).append(keras.ops.convert_to_numpy(gate))
         return outputs
 
@@ -50,8 +50,8 @@ def open_shares(model: MultiExit, images: Array, exit_index: Array) -> dict[str,
     """Per gated layer, over the inputs that reach it.
 
     Returns:
-        By layer: `reached`, the share of inputs that get there; `open`, the mean share of open gates; `lowest` and `highest`, its
-        5th and 95th percentile over inputs; `opened` and `shut`, how many gates were met in each state.
+        By layer: `reached`, the share of inputs that get there; `open`, the mean share of open gates; `lowest` and
+        `highest`, its 5th and 95th percentile over inputs; `opened` and `shut`, how many gates were met in each state.
     """
     stages = stage_of(model)
     report = {}

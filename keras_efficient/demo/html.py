@@ -9,11 +9,17 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 860px; margin: 2.5rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0.2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; } th:first-child, td:first-child { text-align: left; }
-tr.ours td { background: #f2f8fc; } img { max-width: 100%; } .quiet { color: #666; font-size: 0.9rem; }
-ul.losses { background: #fdf3ec; border-left: 4px solid #D55E00; padding: 0.7rem 0.7rem 0.7rem 2rem; margin: 0.6rem 0; }
+th, td { text-align: right; padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+tr.ours td { background: #f2f8fc; }
+img { max-width: 100%; }
+.quiet { color: #666; font-size: 0.9rem; }
+ul.losses { background: #fdf3ec; border-left: 4px solid #D55E00; padding: 0.7rem 0.7rem 0.7rem 2rem; }
 """
-NO_PICTURES = 'The pictures need matplotlib, which is not installed: pip install "keras-efficient[plots]", then run the demo again.'
+NO_PICTURES = (
+    "The pictures need matplotlib, which is not installed: "
+    'pip install "keras-efficient[plots]", then run the demo again.'
+)
 
 
 def page(report: Mapping[str, Any], pictures: Mapping[str, bytes] | None) -> str:
@@ -54,16 +60,17 @@ def _where(report: Mapping[str, Any]) -> str:
     machine = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
-        f"Seed {report['seed']}, {report['epochs']} epochs, {report['seconds']:.0f} s on {machine['cpu']} ({machine['cores']} cores), "
-        f"{machine['system']}, Python {machine['python']}, {versions}."
+        f"Seed {report['seed']}, {report['epochs']} epochs, {report['seconds']:.0f} s on {machine['cpu']} "
+        f"({machine['cores']} cores), {machine['system']}, Python {machine['python']}, {versions}."
     )
 
 
 def _how(report: Mapping[str, Any]) -> str:
     return (
-        f"{report['test_images']} test images, one pass each at batch 1, {report['threads']} thread(s); the rows take turns in blocks, so that "
-        "whatever else the machine does hits all alike. static_small is the static network narrowed to the multiply-adds that the dynamic "
-        "one needs on average; static_int8 is the static network with the converter's own post-training quantisation."
+        f"{report['test_images']} test images, one pass each at batch 1, {report['threads']} thread(s); the rows take "
+        "turns in blocks, so that whatever else the machine does hits all alike. static_small is the static network "
+        "narrowed to the multiply-adds that the dynamic one needs on average; static_int8 is the static network with the "
+        "converter's own post-training quantisation."
     )
 
 
@@ -110,11 +117,11 @@ def _parity(parity: Mapping[str, Any]) -> str:
         ("stock_vs_delegate", "stock runtime and delegate"),
     ):
         if name in parity:
-            lines.append(
-                f"{title} differ by at most {parity[name]:.1e} ({parity['other_exit'][name]} inputs left at another exit)."
-            )
+            others = f"{parity['other_exit'][name]} inputs left at another exit"
+            lines.append(f"{title} differ by at most {parity[name]:.1e} ({others}).")
     exits = ", ".join(f"{count} at exit {number}" for number, count in enumerate(coverage["exits"], start=1))
-    covered = f"Over {coverage['inputs']} inputs: {exits}; {coverage['open_gates']:,} open and {coverage['shut_gates']:,} shut gates met."
+    gates = f"{coverage['open_gates']:,} open and {coverage['shut_gates']:,} shut gates met"
+    covered = f"Over {coverage['inputs']} inputs: {exits}; {gates}."
     if not coverage["complete"]:
         covered += " They do not cover every exit and both states of gates."
     return "<p>" + "<br>".join(_text(line) for line in [*lines, covered]) + "</p>"

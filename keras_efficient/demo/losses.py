@@ -59,7 +59,8 @@ def _tail(ours: Row, theirs: Row) -> str | None:
 def _slower(ours: str, theirs: str, time: float, other: float, where: str) -> str | None:
     if time <= other * (1 + CLOSE):
         return None
-    return f"{ours} is slower than {theirs} {where}: {time:.1f} us against {other:.1f} us per image ({time / other:.2f} times)."
+    ratio = f"{time / other:.2f} times"
+    return f"{ours} is slower than {theirs} {where}: {time:.1f} us against {other:.1f} us per image ({ratio})."
 
 
 def _bytes(ours: Row, theirs: Row) -> str | None:

@@ -15,7 +15,7 @@ Tensor = Any
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A plain convolutional network: 3 x 3 convolutions with batch normalisation and ReLU, average pooling, one dense layer.
+    """A plain network: 3 x 3 convolutions with batch normalisation and ReLU, average pooling, one dense layer.
 
     Attributes:
         input_shape: `(height, width, channels)`.
@@ -51,12 +51,13 @@ def dynamic_network(topology: Topology, head: keras.layers.Layer | None = None, 
         name: Of the model.
     """
     x = inputs = keras.Input(topology.input_shape, name="image")
-    gate, exits = None, 0
+    gate: Tensor = None
+    exits = 0
     for number, (width, stride, ends) in enumerate(topology.convolutions):
         if number == 0:
             x = _convolution(x, width, stride)
             continue
-        listening = {} if gate is None else {"input_gate": gate}
+        listening: dict[str, Tensor] = {} if gate is None else {"input_gate": gate}
         x, gate = GatedConv2D(
             width,
             3,

@@ -1,4 +1,4 @@
-"""Do Keras, the stock runtime and the delegate compute the same? On inputs that take every exit and meet open and shut gates."""
+"""Do Keras, the stock runtime and the delegate agree, on inputs that take every exit and meet open and shut gates?"""
 
 import pathlib
 from typing import Any
@@ -55,13 +55,13 @@ def parity_inputs(model: MultiExit, dataset: Dataset) -> tuple[Array, dict[str, 
 def parity(model: MultiExit, file: pathlib.Path, dataset: Dataset, with_delegate: bool) -> dict[str, Any]:
     """Largest absolute differences of the logits between Keras and stock, and between stock and the delegate.
 
-    An input whose score lies on the border may leave elsewhere in one of them; its logits are then those of another exit, so it is
-    counted in `other_exit` and not compared.
+    An input whose score lies on the border may leave elsewhere in one of them; its logits are then those of another
+    exit, so it is counted in `other_exit` and not compared.
     """
     images, coverage = parity_inputs(model, dataset)
     logits, taken = model.predict_exits(images, batch_size=256, verbose=0)
     stock = tflite_export.load(file, delegate="none")(images)
-    runs = {"keras": (logits, taken), "stock": (stock.output, stock.exit_index)}
+    runs: dict[str, tuple[Array, Any]] = {"keras": (logits, taken), "stock": (stock.output, stock.exit_index)}
     if with_delegate:
         ours = tflite_export.load(file)(images)
         runs["delegate"] = (ours.output, ours.exit_index)

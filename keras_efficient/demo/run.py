@@ -46,7 +46,8 @@ class Networks:
 def run(settings: Settings, console: Console) -> dict[str, Any]:
     """Trains, decides, exports, measures and reports; prints one table.
 
-    Writes `model.keras`, `model.tflite`, `report.json`, `report.html` and the files that the model is compared with, all or none.
+    Writes `model.keras`, `model.tflite`, `report.json`, `report.html` and the files that the model is compared with,
+    all or none.
 
     Returns:
         What `report.json` holds.
@@ -67,7 +68,7 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
 
 
 def train_networks(dataset: Dataset, recipe: Recipe, settings: Settings, console: Console) -> Networks:
-    """Trains the static and the dynamic network, decides when to leave, and trains a static one of equal expected MACs."""
+    """Trains a static and a dynamic network, decides when to leave, and trains a static one of equal expected MACs."""
     topology = recipe.topology(dataset)
     seed = settings.seed
     keras.utils.set_random_seed(seed)

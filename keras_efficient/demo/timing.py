@@ -35,7 +35,7 @@ class Timer:
         library = None if delegate == "none" else delegate_path() if delegate == "auto" else pathlib.Path(delegate)
         delegates = [] if library is None else [runtime.load_delegate(library, {})]
         self._interpreter = runtime.interpreter(pathlib.Path(path).read_bytes(), delegates, threads, {})
-        self._indices = [int(detail["index"]) for detail in self._interpreter.get_input_details()]
+        self.indices = [int(detail["index"]) for detail in self._interpreter.get_input_details()]
         self._dtypes = [detail["dtype"] for detail in self._interpreter.get_input_details()]
         self.shapes = [tuple(int(size) for size in detail["shape"]) for detail in self._interpreter.get_input_details()]
         if any(shape and shape[0] != 1 for shape in self.shapes):
@@ -43,7 +43,7 @@ class Timer:
 
     def run(self, arrays: Sequence[Array]) -> float:
         """Microseconds of one `invoke` on arrays `[1, ...]`, in the order of the file's inputs."""
-        for index, dtype, array in zip(self._indices, self._dtypes, arrays, strict=True):
+        for index, dtype, array in zip(self.indices, self._dtypes, arrays, strict=True):
             self._interpreter.set_tensor(index, array.astype(dtype, copy=False))
         start = time.perf_counter_ns()
         self._interpreter.invoke()
@@ -55,8 +55,8 @@ def in_turns(
 ) -> dict[str, Array]:
     """Times every sample once in every timer.
 
-    The timers take turns block by block, in an order that rotates, so that whatever else the machine does hits all alike; the
-    first sample of a block runs once before it counts.
+    The timers take turns block by block, in an order that rotates, so that whatever else the machine does hits all
+    alike; the first sample of a block runs once before it counts.
 
     Args:
         timers: What to compare, by name.
