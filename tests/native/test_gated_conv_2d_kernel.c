@@ -1,7 +1,8 @@
-/* Every path of the gated convolution against a plain double-precision loop, over awkward shapes and seeded random ones.
+/* Every path of the gated convolution against a plain double-precision loop, over awkward shapes and seeded random
+ * ones.
  *
- * Shut inputs hold NaN, the output stands between canaries, tensors are deliberately unaligned, and the MACs are counted by hand.
- * Returns 0 when everything agrees. */
+ * Shut inputs hold NaN, the output stands between canaries, tensors are deliberately unaligned, and the MACs are
+ * counted by hand. Returns 0 when everything agrees. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,10 +66,12 @@ static void fail(const Case *c, KeIsa isa, int threads, const char *what, double
   failures++;
   if (failures > 20) return;
   fprintf(stderr,
-          "%s threads %d: %s: got %.9g, expected %.9g (kernel %dx%d, %d->%d, stride %dx%d, dilation %dx%d, padding %d, activation %d, "
+          "%s threads %d: %s: got %.9g, expected %.9g (kernel %dx%d, %d->%d, stride %dx%d, dilation %dx%d, padding %d, "
+          "activation %d, "
           "batch %d, %dx%d, open %.2f/%.2f)\n",
-          ke_isa_name(isa), threads, what, got, expected, c->kernel_h, c->kernel_w, c->in_channels, c->out_channels, c->stride_h,
-          c->stride_w, c->dilation_h, c->dilation_w, c->padding, c->activation, c->batch, c->height, c->width, c->open_in, c->open_out);
+          ke_isa_name(isa), threads, what, got, expected, c->kernel_h, c->kernel_w, c->in_channels, c->out_channels,
+          c->stride_h, c->stride_w, c->dilation_h, c->dilation_w, c->padding, c->activation, c->batch, c->height,
+          c->width, c->open_in, c->open_out);
 }
 
 typedef struct Tensors {
@@ -80,8 +83,10 @@ typedef struct Tensors {
 } Tensors;
 
 static void reference(const Case *c, Tensors *t) {
-  const int pad_top = c->padding ? same_padding(c->height, t->output_height, c->kernel_h, c->stride_h, c->dilation_h) : 0;
-  const int pad_left = c->padding ? same_padding(c->width, t->output_width, c->kernel_w, c->stride_w, c->dilation_w) : 0;
+  const int pad_top =
+      c->padding ? same_padding(c->height, t->output_height, c->kernel_h, c->stride_h, c->dilation_h) : 0;
+  const int pad_left =
+      c->padding ? same_padding(c->width, t->output_width, c->kernel_w, c->stride_w, c->dilation_w) : 0;
   t->macs = 0;
   for (size_t i = 0; i < t->y_count; i++) {
     const int o = (int)(i % (size_t)c->out_channels);
@@ -99,7 +104,9 @@ static void reference(const Case *c, Tensors *t) {
           if (t->g_in[b * c->in_channels + k] == 0.0f) continue;
           if (gate != 0.0f) t->macs++;
           if (h < 0 || h >= c->height || w < 0 || w >= c->width) continue;
-          const double x = t->x[(((size_t)b * (size_t)c->height + (size_t)h) * (size_t)c->width + (size_t)w) * (size_t)c->in_channels + (size_t)k];
+          const double x = t->x[(((size_t)b * (size_t)c->height + (size_t)h) * (size_t)c->width + (size_t)w) *
+                                    (size_t)c->in_channels +
+                                (size_t)k];
           const double product = x * t->kernel[((o * c->kernel_h + r) * c->kernel_w + s) * c->in_channels + k];
           sum += product;
           scale += fabs(product);
@@ -127,7 +134,8 @@ static void compare(const Case *c, const Tensors *t, KeIsa isa, int threads, uin
   if (macs != t->macs) fail(c, isa, threads, "executed MACs", (double)macs, (double)t->macs);
   for (size_t i = 0; i < t->y_count; i++) {
     const double got = t->y[CANARIES + i];
-    const int shut = t->g_out[i / (t->y_count / (size_t)c->batch) * (size_t)c->out_channels + i % (size_t)c->out_channels] == 0.0f;
+    const int shut =
+        t->g_out[i / (t->y_count / (size_t)c->batch) * (size_t)c->out_channels + i % (size_t)c->out_channels] == 0.0f;
     if (shut ? got != 0.0 : !(fabs(got - t->expected[i]) <= 2e-6 * t->scale[i])) {
       fail(c, isa, threads, shut ? "shut output" : "value", got, t->expected[i]);
       return;
@@ -162,7 +170,10 @@ static int make_runners(const Case *c, KeGatedConv2DShape *shape, const Tensors 
     for (int threads = 1; threads <= 3; threads++) {
       shape->isa = (KeIsa)isa;
       const char *error;
-      Runner r = {shape->isa, threads, {NULL, threads, run_backwards}, ke_gated_conv_2d_create(shape, t->kernel, t->bias, &error)};
+      Runner r = {shape->isa,
+                  threads,
+                  {NULL, threads, run_backwards},
+                  ke_gated_conv_2d_create(shape, t->kernel, t->bias, &error)};
       if (threads == 2) r.parallel = ke_thread_pool_parallel(pool);
       if (r.plan == NULL) {
         fail(c, r.isa, threads, error, 1, 0);
@@ -180,9 +191,10 @@ static int make_runners(const Case *c, KeGatedConv2DShape *shape, const Tensors 
 static void run_case(const Case *c) {
   Tensors t;
   cases++;
-  KeGatedConv2DShape shape = {c->kernel_h,   c->kernel_w, c->in_channels, c->out_channels, c->stride_h, c->stride_w, c->dilation_h,
-                              c->dilation_w, c->padding,  c->activation,  KE_ISA_SCALAR};
-  if (ke_gated_conv_2d_output_size(&shape, c->height, c->width, &t.output_height, &t.output_width) != KE_GATED_CONV_2D_OK) {
+  KeGatedConv2DShape shape = {c->kernel_h,   c->kernel_w,   c->in_channels, c->out_channels, c->stride_h,  c->stride_w,
+                              c->dilation_h, c->dilation_w, c->padding,     c->activation,   KE_ISA_SCALAR};
+  if (ke_gated_conv_2d_output_size(&shape, c->height, c->width, &t.output_height, &t.output_width) !=
+      KE_GATED_CONV_2D_OK) {
     fail(c, KE_ISA_SCALAR, 1, "output size", 1, 0);
     return;
   }
@@ -208,8 +220,8 @@ static void run_case(const Case *c) {
       const Runner *r = &runners[i];
       for (size_t k = 0; k < t.y_count + 2 * CANARIES; k++) t.y[k] = canary;
       uint64_t macs = 0;
-      if (ke_gated_conv_2d_run(r->plan, t.x, t.g_in, t.g_out, t.y + CANARIES, r->threads == 1 ? NULL : &r->parallel, &macs) !=
-          KE_GATED_CONV_2D_OK) {
+      if (ke_gated_conv_2d_run(r->plan, t.x, t.g_in, t.g_out, t.y + CANARIES, r->threads == 1 ? NULL : &r->parallel,
+                               &macs) != KE_GATED_CONV_2D_OK) {
         fail(c, r->isa, r->threads, "run", 1, 0);
       }
       compare(c, &t, r->isa, r->threads, macs);
@@ -228,30 +240,30 @@ static void run_case(const Case *c) {
 
 static const Case table[] = {
     /* kernel, channels, stride, dilation, padding, activation, batch, size, open */
-    {1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1},          {3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
-    {3, 3, 16, 16, 1, 1, 1, 1, 1, 1, 1, 8, 8, 1, 1},        {3, 3, 16, 16, 1, 1, 1, 1, 1, 1, 1, 8, 8, .5, .5},
-    {3, 3, 16, 16, 1, 1, 1, 1, 1, 1, 2, 32, 32, .5, .4},    {3, 3, 32, 32, 1, 1, 1, 1, 1, 1, 1, 16, 16, .5, .5},
-    {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 1, 8, 8, .5, .5},      {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 1, 8, 8, 1, 1},
-    {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 1, 8, 8, 1, .1},       {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 1, 8, 8, .1, 1},
-    {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 2, 8, 8, 0, .5},       {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 2, 8, 8, .5, 0},
-    {3, 3, 24, 72, 1, 1, 1, 1, 1, 2, 1, 7, 7, .5, .6},      {3, 3, 5, 7, 1, 1, 1, 1, 1, 2, 3, 5, 6, .7, .7},
-    {3, 3, 1, 16, 1, 1, 1, 1, 1, 1, 1, 8, 8, 1, .5},        {3, 3, 3, 10, 1, 1, 1, 1, 0, 1, 1, 28, 28, 1, .5},
-    {1, 1, 64, 64, 1, 1, 1, 1, 0, 1, 1, 14, 14, .5, .5},    {1, 1, 17, 33, 1, 1, 1, 1, 1, 0, 2, 9, 5, .5, .5},
-    {1, 1, 40, 20, 2, 2, 1, 1, 1, 1, 1, 9, 9, .5, .5},      {1, 1, 64, 10, 1, 1, 1, 1, 0, 0, 1, 1, 1, .5, 1},
-    {3, 3, 16, 32, 2, 2, 1, 1, 1, 1, 1, 8, 8, .5, .5},      {3, 3, 16, 32, 2, 2, 1, 1, 1, 1, 1, 9, 7, .5, .5},
-    {5, 5, 6, 16, 1, 1, 1, 1, 0, 1, 1, 12, 12, 1, 1},       {7, 7, 3, 64, 2, 2, 1, 1, 1, 1, 1, 32, 32, 1, .5},
-    {3, 3, 16, 16, 1, 1, 2, 2, 1, 1, 1, 10, 11, .5, .5},    {3, 3, 16, 16, 1, 1, 2, 3, 0, 1, 1, 10, 11, .5, .5},
-    {1, 7, 8, 12, 1, 1, 1, 1, 1, 1, 1, 6, 30, .6, .6},      {7, 1, 8, 12, 1, 3, 1, 1, 1, 1, 1, 30, 6, .6, .6},
-    {2, 2, 9, 9, 3, 2, 1, 1, 1, 1, 1, 7, 8, .6, .6},        {4, 4, 9, 9, 5, 5, 1, 1, 1, 1, 1, 17, 18, .6, .6},
-    {3, 3, 8, 8, 1, 1, 1, 1, 0, 1, 1, 3, 3, .6, .6},        {3, 3, 8, 8, 1, 1, 1, 1, 0, 1, 1, 2, 5, 1, 1},
-    {9, 9, 4, 20, 1, 1, 1, 1, 1, 1, 1, 3, 4, 1, 1},         {3, 3, 16, 40, 1, 1, 4, 4, 1, 1, 1, 3, 3, 1, .6},
-    {3, 3, 128, 128, 1, 1, 1, 1, 1, 1, 1, 14, 14, .5, .5},  {3, 3, 256, 256, 1, 1, 1, 1, 1, 1, 1, 5, 7, .5, .5},
-    {3, 3, 256, 256, 1, 1, 1, 1, 1, 1, 1, 4, 4, 1, 1},      {3, 3, 256, 512, 1, 1, 1, 1, 1, 1, 1, 4, 3, .9, .1},
-    {1, 1, 512, 300, 1, 1, 1, 1, 1, 1, 1, 4, 4, .9, .1},    {3, 3, 16, 8, 1, 1, 1, 1, 1, 1, 2, 1, 40, .5, .5},
-    {3, 3, 32, 48, 1, 1, 1, 1, 1, 1, 1, 24, 24, .8, .8},    {3, 3, 64, 40, 1, 1, 1, 1, 1, 1, 2, 49, 40, .5, .15},
-    {3, 3, 40, 40, 2, 2, 2, 1, 1, 1, 1, 50, 41, .9, .7},    {1, 1, 64, 96, 1, 1, 1, 1, 1, 2, 1, 40, 33, .9, .6},
-    {5, 3, 48, 300, 1, 2, 1, 1, 1, 1, 1, 15, 30, .5, .4},   {3, 3, 16, 16, 3, 3, 1, 1, 0, 1, 1, 70, 70, .6, .4},
-    {3, 3, 33, 100, 1, 1, 1, 1, 1, 1, 2, 40, 1, .5, .5},    {3, 3, 16, 200, 1, 1, 1, 1, 1, 1, 1, 6, 6, .5, .03},
+    {1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1},         {3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+    {3, 3, 16, 16, 1, 1, 1, 1, 1, 1, 1, 8, 8, 1, 1},       {3, 3, 16, 16, 1, 1, 1, 1, 1, 1, 1, 8, 8, .5, .5},
+    {3, 3, 16, 16, 1, 1, 1, 1, 1, 1, 2, 32, 32, .5, .4},   {3, 3, 32, 32, 1, 1, 1, 1, 1, 1, 1, 16, 16, .5, .5},
+    {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 1, 8, 8, .5, .5},     {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 1, 8, 8, 1, 1},
+    {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 1, 8, 8, 1, .1},      {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 1, 8, 8, .1, 1},
+    {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 2, 8, 8, 0, .5},      {3, 3, 64, 64, 1, 1, 1, 1, 1, 1, 2, 8, 8, .5, 0},
+    {3, 3, 24, 72, 1, 1, 1, 1, 1, 2, 1, 7, 7, .5, .6},     {3, 3, 5, 7, 1, 1, 1, 1, 1, 2, 3, 5, 6, .7, .7},
+    {3, 3, 1, 16, 1, 1, 1, 1, 1, 1, 1, 8, 8, 1, .5},       {3, 3, 3, 10, 1, 1, 1, 1, 0, 1, 1, 28, 28, 1, .5},
+    {1, 1, 64, 64, 1, 1, 1, 1, 0, 1, 1, 14, 14, .5, .5},   {1, 1, 17, 33, 1, 1, 1, 1, 1, 0, 2, 9, 5, .5, .5},
+    {1, 1, 40, 20, 2, 2, 1, 1, 1, 1, 1, 9, 9, .5, .5},     {1, 1, 64, 10, 1, 1, 1, 1, 0, 0, 1, 1, 1, .5, 1},
+    {3, 3, 16, 32, 2, 2, 1, 1, 1, 1, 1, 8, 8, .5, .5},     {3, 3, 16, 32, 2, 2, 1, 1, 1, 1, 1, 9, 7, .5, .5},
+    {5, 5, 6, 16, 1, 1, 1, 1, 0, 1, 1, 12, 12, 1, 1},      {7, 7, 3, 64, 2, 2, 1, 1, 1, 1, 1, 32, 32, 1, .5},
+    {3, 3, 16, 16, 1, 1, 2, 2, 1, 1, 1, 10, 11, .5, .5},   {3, 3, 16, 16, 1, 1, 2, 3, 0, 1, 1, 10, 11, .5, .5},
+    {1, 7, 8, 12, 1, 1, 1, 1, 1, 1, 1, 6, 30, .6, .6},     {7, 1, 8, 12, 1, 3, 1, 1, 1, 1, 1, 30, 6, .6, .6},
+    {2, 2, 9, 9, 3, 2, 1, 1, 1, 1, 1, 7, 8, .6, .6},       {4, 4, 9, 9, 5, 5, 1, 1, 1, 1, 1, 17, 18, .6, .6},
+    {3, 3, 8, 8, 1, 1, 1, 1, 0, 1, 1, 3, 3, .6, .6},       {3, 3, 8, 8, 1, 1, 1, 1, 0, 1, 1, 2, 5, 1, 1},
+    {9, 9, 4, 20, 1, 1, 1, 1, 1, 1, 1, 3, 4, 1, 1},        {3, 3, 16, 40, 1, 1, 4, 4, 1, 1, 1, 3, 3, 1, .6},
+    {3, 3, 128, 128, 1, 1, 1, 1, 1, 1, 1, 14, 14, .5, .5}, {3, 3, 256, 256, 1, 1, 1, 1, 1, 1, 1, 5, 7, .5, .5},
+    {3, 3, 256, 256, 1, 1, 1, 1, 1, 1, 1, 4, 4, 1, 1},     {3, 3, 256, 512, 1, 1, 1, 1, 1, 1, 1, 4, 3, .9, .1},
+    {1, 1, 512, 300, 1, 1, 1, 1, 1, 1, 1, 4, 4, .9, .1},   {3, 3, 16, 8, 1, 1, 1, 1, 1, 1, 2, 1, 40, .5, .5},
+    {3, 3, 32, 48, 1, 1, 1, 1, 1, 1, 1, 24, 24, .8, .8},   {3, 3, 64, 40, 1, 1, 1, 1, 1, 1, 2, 49, 40, .5, .15},
+    {3, 3, 40, 40, 2, 2, 2, 1, 1, 1, 1, 50, 41, .9, .7},   {1, 1, 64, 96, 1, 1, 1, 1, 1, 2, 1, 40, 33, .9, .6},
+    {5, 3, 48, 300, 1, 2, 1, 1, 1, 1, 1, 15, 30, .5, .4},  {3, 3, 16, 16, 3, 3, 1, 1, 0, 1, 1, 70, 70, .6, .4},
+    {3, 3, 33, 100, 1, 1, 1, 1, 1, 1, 2, 40, 1, .5, .5},   {3, 3, 16, 200, 1, 1, 1, 1, 1, 1, 1, 6, 6, .5, .03},
 };
 
 static Case random_case(void) {

@@ -28,7 +28,8 @@ static inline vec vec_min(vec a, vec b) { return _mm256_min_ps(a, b); }
 static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 static inline vec vec_keep(vec_mask mask, vec v) { return _mm256_and_ps(_mm256_castsi256_ps(mask), v); }
 
-/* x of PAIRS is interleaved, so a vector's lanes are too: channel 0 of the upper pixel, of the lower one, channel 1, ... */
+/* x of PAIRS is interleaved, so a vector's lanes are too: channel 0 of the upper pixel, of the lower one, channel 1,
+ * ... */
 static inline vec vec_broadcast_pair(const void *p) {
   double both;
   memcpy(&both, p, sizeof(both));
@@ -37,10 +38,11 @@ static inline vec vec_broadcast_pair(const void *p) {
 
 #include "tile_body.h"
 
-#define KE_ALL_TILES(M)                                                             \
-  KE_TILES_12(M, 1, 1) KE_TILES_6(M, 1, 2) KE_TILES_4(M, 1, 3) KE_TILES_3(M, 1, 4)  \
-  KE_TILES_6(M, 2, 1) KE_TILES_3(M, 2, 2) KE_TILES_2(M, 2, 3) KE_TILES_1(M, 2, 4)   \
-  KE_TILES_12(M, 4, 1) KE_TILES_6(M, 4, 2) KE_TILES_4(M, 4, 3) KE_TILES_3(M, 4, 4)
+#define KE_ALL_TILES(M)                                                                                    \
+  KE_TILES_12(M, 1, 1)                                                                                     \
+  KE_TILES_6(M, 1, 2) KE_TILES_4(M, 1, 3) KE_TILES_3(M, 1, 4) KE_TILES_6(M, 2, 1) KE_TILES_3(M, 2, 2)      \
+      KE_TILES_2(M, 2, 3) KE_TILES_1(M, 2, 4) KE_TILES_12(M, 4, 1) KE_TILES_6(M, 4, 2) KE_TILES_4(M, 4, 3) \
+          KE_TILES_3(M, 4, 4)
 
 KE_ALL_TILES(KE_DEFINE_TILE)
 
@@ -76,12 +78,13 @@ static inline __m256i places(uint32_t bits, int32_t factor) {
   return _mm256_loadu_si256((const __m256i *)place);
 }
 
-static void spread(const float *compact, ptrdiff_t pitch, const uint16_t *bits, const int32_t *starts, int32_t channels, float *y,
-                   int32_t pixels) {
+static void spread(const float *compact, ptrdiff_t pitch, const uint16_t *bits, const int32_t *starts, int32_t channels,
+                   float *y, int32_t pixels) {
   for (int32_t c = 0; c < channels; c += LANES) {
     const uint32_t open = bits[c / LANES];
     const __m256i from = places(open, 1);
-    const vec_mask keep = vec_lanes(open), inside = vec_lanes((1u << (channels - c < LANES ? channels - c : LANES)) - 1);
+    const vec_mask keep = vec_lanes(open),
+                   inside = vec_lanes((1u << (channels - c < LANES ? channels - c : LANES)) - 1);
     const int whole = channels - c >= LANES;
     const float *in = compact + starts[c / LANES];
     float *out = y + c;
@@ -96,8 +99,8 @@ static void spread(const float *compact, ptrdiff_t pitch, const uint16_t *bits, 
   }
 }
 
-static void spread_pairs(const float *compact, const uint16_t *bits, const int32_t *starts, int32_t channels, float *upper, float *lower,
-                         int32_t pixels) {
+static void spread_pairs(const float *compact, const uint16_t *bits, const int32_t *starts, int32_t channels,
+                         float *upper, float *lower, int32_t pixels) {
   for (int32_t c = 0; c < channels; c += LANES) {
     const uint32_t open = bits[c / LANES];
     const vec_mask keep = vec_lanes(open);
@@ -136,8 +139,8 @@ static Pieces find_pieces(const float *weights, size_t block_pitch, const int32_
   return pieces;
 }
 
-static void gather(const float *weights, size_t block_pitch, size_t row_pitch, int32_t kernel_h, int32_t kernel_w, const int32_t *open,
-                   int32_t open_count, const int32_t *outputs, float *gathered) {
+static void gather(const float *weights, size_t block_pitch, size_t row_pitch, int32_t kernel_h, int32_t kernel_w,
+                   const int32_t *open, int32_t open_count, const int32_t *outputs, float *gathered) {
   /* A permutation looks at the lowest three bits of an index only. */
   const __m256i lanes = _mm256_loadu_si256((const __m256i *)outputs);
   const Pieces pieces = find_pieces(weights, block_pitch, outputs);

@@ -9,7 +9,8 @@
 /* *total *= factor; false on overflow. */
 static inline bool ke_multiply(size_t *total, size_t factor) { return !__builtin_mul_overflow(*total, factor, total); }
 
-/* Appends `bytes` to an arena that is *total bytes long so far: *offset is where they begin, a multiple of 64. False on overflow. */
+/* Appends `bytes` to an arena that is *total bytes long so far: *offset is where they begin, a multiple of 64. False on
+ * overflow. */
 static inline bool ke_reserve(size_t *total, size_t bytes, size_t *offset) {
   size_t rounded;
   *offset = *total;

@@ -15,14 +15,17 @@ static void *allocate(size_t bytes) {
 
 static const char *check(const KeGatedConv2DShape *shape) {
   if (shape->kernel_h < 1 || shape->kernel_w < 1) return "gated_conv_2d: kernel_h and kernel_w must be at least 1.";
-  if (shape->in_channels < 1 || shape->out_channels < 1) return "gated_conv_2d: in_channels and out_channels must be at least 1.";
+  if (shape->in_channels < 1 || shape->out_channels < 1)
+    return "gated_conv_2d: in_channels and out_channels must be at least 1.";
   if (shape->stride_h < 1 || shape->stride_w < 1) return "gated_conv_2d: stride_h and stride_w must be at least 1.";
-  if (shape->dilation_h < 1 || shape->dilation_w < 1) return "gated_conv_2d: dilation_h and dilation_w must be at least 1.";
+  if (shape->dilation_h < 1 || shape->dilation_w < 1)
+    return "gated_conv_2d: dilation_h and dilation_w must be at least 1.";
   if (shape->padding != 0 && shape->padding != 1) return "gated_conv_2d: padding must be 0 (valid) or 1 (same).";
   if (shape->activation < 0 || shape->activation > 2) {
     return "gated_conv_2d: activation must be 0 (linear), 1 (relu) or 2 (relu6).";
   }
-  if (shape->out_channels > INT32_MAX - 64 || shape->in_channels > INT32_MAX - 64) return "gated_conv_2d: too many channels.";
+  if (shape->out_channels > INT32_MAX - 64 || shape->in_channels > INT32_MAX - 64)
+    return "gated_conv_2d: too many channels.";
   return NULL;
 }
 
@@ -102,9 +105,11 @@ static int output_axis(int32_t size, int32_t kernel, int32_t stride, int32_t dil
 
 static int output_geometry(const KeGatedConv2DShape *shape, int32_t height, int32_t width, int32_t *output_height,
                            int32_t *output_width, int32_t *pad_top, int32_t *pad_left) {
-  const int status = output_axis(height, shape->kernel_h, shape->stride_h, shape->dilation_h, shape->padding, output_height, pad_top);
+  const int status =
+      output_axis(height, shape->kernel_h, shape->stride_h, shape->dilation_h, shape->padding, output_height, pad_top);
   if (status != KE_GATED_CONV_2D_OK) return status;
-  return output_axis(width, shape->kernel_w, shape->stride_w, shape->dilation_w, shape->padding, output_width, pad_left);
+  return output_axis(width, shape->kernel_w, shape->stride_w, shape->dilation_w, shape->padding, output_width,
+                     pad_left);
 }
 
 int ke_gated_conv_2d_output_size(const KeGatedConv2DShape *shape, int32_t height, int32_t width, int32_t *output_height,
@@ -116,8 +121,8 @@ int ke_gated_conv_2d_output_size(const KeGatedConv2DShape *shape, int32_t height
 /* False where a tensor of these sizes would be larger than what an address can reach. */
 static bool tensor_fits(int32_t batch, int32_t height, int32_t width, int32_t channels) {
   size_t bytes = sizeof(float);
-  return ke_multiply(&bytes, (size_t)batch) && ke_multiply(&bytes, (size_t)height) && ke_multiply(&bytes, (size_t)width) &&
-         ke_multiply(&bytes, (size_t)channels) && bytes <= PTRDIFF_MAX;
+  return ke_multiply(&bytes, (size_t)batch) && ke_multiply(&bytes, (size_t)height) &&
+         ke_multiply(&bytes, (size_t)width) && ke_multiply(&bytes, (size_t)channels) && bytes <= PTRDIFF_MAX;
 }
 
 int ke_gated_conv_2d_resize(KeGatedConv2DPlan *plan, int32_t batch, int32_t height, int32_t width, int32_t threads) {
@@ -125,8 +130,8 @@ int ke_gated_conv_2d_resize(KeGatedConv2DPlan *plan, int32_t batch, int32_t heig
   free(plan->scratch);
   plan->scratch = NULL;
   if (batch < 0 || threads < 1) return KE_GATED_CONV_2D_BAD_SIZE;
-  int status =
-      output_geometry(&plan->shape, height, width, &plan->output_height, &plan->output_width, &plan->pad_top, &plan->pad_left);
+  int status = output_geometry(&plan->shape, height, width, &plan->output_height, &plan->output_width, &plan->pad_top,
+                               &plan->pad_left);
   if (status != KE_GATED_CONV_2D_OK) return status;
   if (!tensor_fits(batch, height, width, plan->shape.in_channels) ||
       !tensor_fits(batch, plan->output_height, plan->output_width, plan->shape.out_channels)) {
@@ -159,7 +164,8 @@ int ke_gated_conv_2d_run(KeGatedConv2DPlan *plan, const float *x, const float *g
     call.g_out += shape->out_channels;
     call.y += pixels * (size_t)shape->out_channels;
   }
-  if (executed_macs != NULL) *executed_macs += open_pairs * pixels * (uint64_t)shape->kernel_h * (uint64_t)shape->kernel_w;
+  if (executed_macs != NULL)
+    *executed_macs += open_pairs * pixels * (uint64_t)shape->kernel_h * (uint64_t)shape->kernel_w;
   return KE_GATED_CONV_2D_OK;
 }
 

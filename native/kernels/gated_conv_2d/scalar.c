@@ -18,8 +18,8 @@ static int measure(KeGatedConv2DPlan *plan) {
 }
 
 /* sums += x * W for one tap; `weights` points at the tap's first weight. */
-static void add_tap(const KeGatedConv2DPlan *plan, const float *x, const int32_t *open, int32_t open_count, const float *g_out,
-                    const float *weights, float *sums) {
+static void add_tap(const KeGatedConv2DPlan *plan, const float *x, const int32_t *open, int32_t open_count,
+                    const float *g_out, const float *weights, float *sums) {
   const KeGatedConv2DShape *shape = &plan->shape;
   const size_t input_pitch = (size_t)shape->kernel_w * LANES;
   const size_t block_pitch = (size_t)shape->kernel_h * (size_t)shape->in_channels * input_pitch;
@@ -38,8 +38,8 @@ static void add_tap(const KeGatedConv2DPlan *plan, const float *x, const int32_t
   }
 }
 
-static void run_pixel(const KeGatedConv2DPlan *plan, const KeGatedConv2DCall *call, const int32_t *open, int32_t open_count,
-                      int32_t row, int32_t column, float *sums, float *y) {
+static void run_pixel(const KeGatedConv2DPlan *plan, const KeGatedConv2DCall *call, const int32_t *open,
+                      int32_t open_count, int32_t row, int32_t column, float *sums, float *y) {
   const KeGatedConv2DShape *shape = &plan->shape;
   memcpy(sums, plan->bias, (size_t)plan->blocks * LANES * sizeof(float));
   for (int32_t r = 0; r < shape->kernel_h; r++) {

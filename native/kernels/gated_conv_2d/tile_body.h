@@ -1,62 +1,66 @@
-/* The tile kernels, generic in the vector width. Whoever includes this defines `vec`, LANES, vec_load, vec_store, vec_broadcast(p), vec_broadcast_pair(p) (p[0] in the lower half, p[1] in the upper one),
- * vec_set(value), vec_fma(a, b, c) = a * b + c, vec_min, vec_max, vec_multiply, `vec_mask`, vec_lanes(bits) and
- * vec_keep(mask, v), which zeroes the lanes outside the mask.
+/* The tile kernels, generic in the vector width. Whoever includes this defines `vec`, LANES, vec_load, vec_store,
+ * vec_broadcast(p), vec_broadcast_pair(p) (p[0] in the even lanes, p[1] in the odd ones), vec_set(value),
+ * vec_fma(a, b, c) = a * b + c, vec_min, vec_max, vec_multiply, `vec_mask`, vec_lanes(bits) and vec_keep(mask, v), which
+ * zeroes the lanes outside the mask.
  *
- * Sums are named variables, not an array: compilers keep such arrays in memory. `rows`, `columns` and `vectors` are constants of
- * each kernel, so everything that does not apply folds away. The opaque pointer keeps the address arithmetic at one addition per
- * three pixels (base, base + column, base + 2 * column) instead of an offset in a register for each. */
+ * Sums are named variables, not an array: compilers keep such arrays in memory. `rows`, `columns` and `vectors` are
+ * constants of each kernel, so everything that does not apply folds away. The opaque pointer keeps the address arithmetic
+ * at one addition per three pixels (base, base + column, base + 2 * column) instead of an offset in a register for each. */
 
 #define KE_OPAQUE(pointer) __asm__ volatile("" : "+r"(pointer))
 
-#define KE_EACH_SLOT(M)                                                                                                       \
-  M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15) M(16) M(17) M(18) M(19) M(20) M(21) \
-  M(22) M(23) M(24) M(25) M(26) M(27)
+#define KE_EACH_SLOT(M)                                                                                                \
+  M(0)                                                                                                                 \
+  M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15) M(16) M(17) M(18) M(19) M(20) M(21) \
+      M(22) M(23) M(24) M(25) M(26) M(27)
 
 #define KE_DECLARE(i) vec a##i = bias0, b##i = bias1, c##i = bias2;
 
-#define KE_STEP(i)                                                \
-  if (i < rows * columns) {                                       \
-    if (i > 0 && i % columns == 0) {                              \
-      row += tile->x_row;                                         \
-      at = row;                                                   \
-    } else if (i % columns % 3 == 0 && i > 0) {                   \
-      at += 3 * column;                                           \
-      KE_OPAQUE(at);                                              \
-    }                                                             \
-    const vec x = KE_X(at + (i % columns % 3) * column);          \
-    a##i = vec_fma(x, w0, a##i);                                  \
-    if (vectors > 1) b##i = vec_fma(x, w1, b##i);                 \
-    if (vectors > 2) c##i = vec_fma(x, w2, c##i);                 \
+#define KE_STEP(i)                                       \
+  if (i < rows * columns) {                              \
+    if (i > 0 && i % columns == 0) {                     \
+      row += tile->x_row;                                \
+      at = row;                                          \
+    } else if (i % columns % 3 == 0 && i > 0) {          \
+      at += 3 * column;                                  \
+      KE_OPAQUE(at);                                     \
+    }                                                    \
+    const vec x = KE_X(at + (i % columns % 3) * column); \
+    a##i = vec_fma(x, w0, a##i);                         \
+    if (vectors > 1) b##i = vec_fma(x, w1, b##i);        \
+    if (vectors > 2) c##i = vec_fma(x, w2, c##i);        \
   }
 
-/* Three kernel columns at once: the x of a pixel serves as its neighbours' too, so that a sum costs a third of the loads. */
-#define KE_THREE_STEPS(i)                                                       \
-  if (i < rows * columns) {                                                     \
-    if (i % columns == 0) {                                                     \
-      if (i > 0) row += tile->x_row;                                            \
-      at = row;                                                                 \
-      x0 = KE_X(at);                                                            \
-      x1 = KE_X(at + column);                                                   \
-    } else if (i % columns % 3 == 0) {                                          \
-      at += 3 * column;                                                         \
-      KE_OPAQUE(at);                                                            \
-    }                                                                           \
-    const vec x2 = KE_X(at + (i % columns % 3 + 2) * column);                   \
-    a##i = vec_fma(x2, w2, vec_fma(x1, w1, vec_fma(x0, w0, a##i)));             \
-    x0 = x1;                                                                    \
-    x1 = x2;                                                                    \
+/* Three kernel columns at once: the x of a pixel serves as its neighbours' too, so that a sum costs a third of the
+ * loads. */
+#define KE_THREE_STEPS(i)                                           \
+  if (i < rows * columns) {                                         \
+    if (i % columns == 0) {                                         \
+      if (i > 0) row += tile->x_row;                                \
+      at = row;                                                     \
+      x0 = KE_X(at);                                                \
+      x1 = KE_X(at + column);                                       \
+    } else if (i % columns % 3 == 0) {                              \
+      at += 3 * column;                                             \
+      KE_OPAQUE(at);                                                \
+    }                                                               \
+    const vec x2 = KE_X(at + (i % columns % 3 + 2) * column);       \
+    a##i = vec_fma(x2, w2, vec_fma(x1, w1, vec_fma(x0, w0, a##i))); \
+    x0 = x1;                                                        \
+    x1 = x2;                                                        \
   }
 
 #define KE_X(p) (pairs ? vec_broadcast_pair(p) : vec_broadcast(p))
 
-#define KE_FINISH(y, sum, gate, keep, i) \
-  vec_store(y + (i / columns) * y_row + (i % columns) * y_column, vec_keep(keep, vec_multiply(vec_min(high, vec_max(low, sum)), gate)))
+#define KE_FINISH(y, sum, gate, keep, i)                          \
+  vec_store(y + (i / columns) * y_row + (i % columns) * y_column, \
+            vec_keep(keep, vec_multiply(vec_min(high, vec_max(low, sum)), gate)))
 
-#define KE_STORE(i)                                           \
-  if (i < rows * columns) {                                   \
-    KE_FINISH(y0, a##i, gate0, keep0, i);                     \
-    if (vectors > 1) KE_FINISH(y1, b##i, gate1, keep1, i);    \
-    if (vectors > 2) KE_FINISH(y2, c##i, gate2, keep2, i);    \
+#define KE_STORE(i)                                        \
+  if (i < rows * columns) {                                \
+    KE_FINISH(y0, a##i, gate0, keep0, i);                  \
+    if (vectors > 1) KE_FINISH(y1, b##i, gate1, keep1, i); \
+    if (vectors > 2) KE_FINISH(y2, c##i, gate2, keep2, i); \
   }
 
 static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, const int pairs, const int three,
@@ -75,7 +79,8 @@ static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, c
     const char *row = (const char *)(tile->x + step->x);
     const char *at = row;
     if (three) {
-      const vec w0 = vec_load(weights0 + step->w), w1 = vec_load(weights0 + step->w + LANES), w2 = vec_load(weights0 + step->w + 2 * LANES);
+      const vec w0 = vec_load(weights0 + step->w), w1 = vec_load(weights0 + step->w + LANES),
+                w2 = vec_load(weights0 + step->w + 2 * LANES);
       vec x0 = w0, x1 = w0;
       KE_EACH_SLOT(KE_THREE_STEPS)
       continue;
@@ -109,9 +114,9 @@ static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, c
 #define KE_TILES_14(M, k, r) KE_TILES_12(M, k, r) M(k, r, 13) M(k, r, 14)
 
 /* Kind 1, 2, 3: so many vectors; 4: one vector of pairs; 5, 6: as 1 and 4, three kernel columns at once. */
-#define KE_DEFINE_TILE(kind, rows, columns)                                                                       \
-  static void tile_##kind##_##rows##_##columns(const KeTile *tile) {                                              \
+#define KE_DEFINE_TILE(kind, rows, columns)                                                                        \
+  static void tile_##kind##_##rows##_##columns(const KeTile *tile) {                                               \
     run_tile(tile, (kind) == 4 || (kind) == 6, (kind) >= 5, (kind) <= KE_MAX_VECTORS ? (kind) : 1, rows, columns); \
   }
 
-#define KE_NAME_TILE(kind, rows, columns) [(kind)-1][(rows)-1][(columns)-1] = tile_##kind##_##rows##_##columns,
+#define KE_NAME_TILE(kind, rows, columns) [(kind) - 1][(rows) - 1][(columns) - 1] = tile_##kind##_##rows##_##columns,

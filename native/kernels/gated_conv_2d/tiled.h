@@ -1,13 +1,13 @@
 /* The vector paths: how one call is laid out.
  *
- * An output vector is `lanes` output channels of one pixel. A tile keeps a few pixels times one to three output vectors in
- * registers and walks over the steps, one per (kernel row, open input, kernel column): load the weight vectors, broadcast x of each
- * pixel, multiply and add. Which output channels share a vector is decided by the gates of each call:
- *   DIRECT   the blocks of the packed weights as they are (compacting would not give fewer vectors); written straight into y;
- *   COMPACT  the open channels side by side, their weights gathered; results go through a buffer and are spread over y;
- *   PAIRS    at most lanes / 2 channels are open: even lanes belong to a pixel of the upper half of the picture, odd lanes to the pixel
- *            as far down in the lower half; x is copied with the two rows interleaved.
- * x is used where it lies unless the window leaves the picture (or PAIRS); then its rows are copied between zeros. */
+ * An output vector is `lanes` output channels of one pixel. A tile keeps a few pixels times one to three output vectors
+ * in registers and walks over the steps, one per (kernel row, open input, kernel column): load the weight vectors,
+ * broadcast x of each pixel, multiply and add. Which output channels share a vector is decided by the gates of each
+ * call: DIRECT   the blocks of the packed weights as they are (compacting would not give fewer vectors); written
+ * straight into y; COMPACT  the open channels side by side, their weights gathered; results go through a buffer and are
+ * spread over y; PAIRS    at most lanes / 2 channels are open: even lanes belong to a pixel of the upper half of the
+ * picture, odd lanes to the pixel as far down in the lower half; x is copied with the two rows interleaved. x is used
+ * where it lies unless the window leaves the picture (or PAIRS); then its rows are copied between zeros. */
 #ifndef KE_GATED_CONV_2D_TILED_H_
 #define KE_GATED_CONV_2D_TILED_H_
 
@@ -48,40 +48,42 @@ typedef void (*KeTileKernel)(const KeTile *tile);
 /* What one instruction set brings. */
 typedef struct KeTiledIsa {
   int32_t lanes;
-  int32_t max_vectors;           /* of one tile */
-  int32_t slots[KE_MAX_KINDS];   /* pixels of one tile; 0 where there is no such kind */
+  int32_t max_vectors;         /* of one tile */
+  int32_t slots[KE_MAX_KINDS]; /* pixels of one tile; 0 where there is no such kind */
   int32_t max_columns[KE_MAX_KINDS];
   /* [kind][rows - 1][columns - 1]; NULL where rows * columns is more than the slots. */
   KeTileKernel kernels[KE_MAX_KINDS][KE_MAX_TILE_ROWS][KE_MAX_TILE_COLUMNS];
-  /* Lists the channels whose gate is not 0, and one bit each in blocks of `lanes`; returns how many. May write `lanes` entries more. */
+  /* Lists the channels whose gate is not 0, and one bit each in blocks of `lanes`; returns how many. May write `lanes`
+   * entries more. */
   int32_t (*scan)(const float *gates, int32_t channels, int32_t *open, uint16_t *bits);
   /* Puts the open ones of `channels` values side by side; may write `lanes` values more. */
   void (*compress)(const float *values, int32_t channels, const uint16_t *bits, float *compact);
-  /* One compact row of `pixels` pixels, `pitch` floats apart, to y: block i takes its open lanes from starts[i] on, and 0 elsewhere. */
-  void (*spread)(const float *compact, ptrdiff_t pitch, const uint16_t *bits, const int32_t *starts, int32_t channels, float *y,
-                 int32_t pixels);
+  /* One compact row of `pixels` pixels, `pitch` floats apart, to y: block i takes its open lanes from starts[i] on, and
+   * 0 elsewhere. */
+  void (*spread)(const float *compact, ptrdiff_t pitch, const uint16_t *bits, const int32_t *starts, int32_t channels,
+                 float *y, int32_t pixels);
   /* The same for PAIRS, one vector per pixel; `lower` may be NULL. */
-  void (*spread_pairs)(const float *compact, const uint16_t *bits, const int32_t *starts, int32_t channels, float *upper, float *lower,
-                       int32_t pixels);
+  void (*spread_pairs)(const float *compact, const uint16_t *bits, const int32_t *starts, int32_t channels,
+                       float *upper, float *lower, int32_t pixels);
   /* One vector of weights per (kernel row, open input, kernel column): lane i from output channel outputs[i]. */
-  void (*gather)(const float *weights, size_t block_pitch, size_t row_pitch, int32_t kernel_h, int32_t kernel_w, const int32_t *open,
-                 int32_t open_count, const int32_t *outputs, float *gathered);
+  void (*gather)(const float *weights, size_t block_pitch, size_t row_pitch, int32_t kernel_h, int32_t kernel_w,
+                 const int32_t *open, int32_t open_count, const int32_t *outputs, float *gathered);
   /* to[2 i] = upper[i], to[2 i + 1] = lower[i]; a NULL stands for zeros. */
   void (*interleave)(const float *upper, const float *lower, size_t count, float *to);
 } KeTiledIsa;
 
 /* How x is addressed and the output cut up; one for DIRECT and COMPACT, one for PAIRS. */
 typedef struct KeGeometry {
-  int32_t values;                      /* x values side by side: 1, PAIRS 2 */
-  int32_t rows, columns;               /* of output pixels; a 1x1 convolution in place is one long row, PAIRS has half the rows */
+  int32_t values;        /* x values side by side: 1, PAIRS 2 */
+  int32_t rows, columns; /* of output pixels; a 1x1 convolution in place is one long row, PAIRS has half the rows */
   int32_t region_rows, region_columns; /* all panels of output vectors pass over one region before the next begins */
   int32_t in_place;
-  int64_t pitch;                       /* floats from one row of x, or of its copy, to the next */
-  int64_t left, middle, right;         /* a row of the copy: floats of zeros, floats taken from x, floats of zeros */
-  int64_t x_row, x_column;             /* floats from one output pixel to the next */
-  int64_t room;                        /* rows that a band's copy of x has room for; later rows take the place of earlier ones */
-  size_t at_copy;                      /* the copies in the scratch memory */
-  int32_t tap_row, tap_column;         /* floats from one tap to the next */
+  int64_t pitch;               /* floats from one row of x, or of its copy, to the next */
+  int64_t left, middle, right; /* a row of the copy: floats of zeros, floats taken from x, floats of zeros */
+  int64_t x_row, x_column;     /* floats from one output pixel to the next */
+  int64_t room;   /* rows that a band's copy of x has room for; later rows take the place of earlier ones */
+  size_t at_copy; /* the copies in the scratch memory */
+  int32_t tap_row, tap_column; /* floats from one tap to the next */
 } KeGeometry;
 
 typedef struct KeTiled {
@@ -94,7 +96,8 @@ typedef struct KeTiled {
   size_t compact_floats; /* of one band's buffer for results */
 
   /* Pieces of the scratch memory, in bytes from its beginning. */
-  size_t at_open_in, at_open_out, at_bits, at_seen_bits, at_starts, at_vectors, at_gate, at_bias, at_steps, at_gathered, at_compact;
+  size_t at_open_in, at_open_out, at_bits, at_seen_bits, at_starts, at_vectors, at_gate, at_bias, at_steps, at_gathered,
+      at_compact;
 
   /* What the last gates led to. */
   int32_t seen; /* whether the schedule belongs to the bits at_seen_bits */
@@ -110,8 +113,8 @@ struct KeGatedConv2DCall;
 
 /* Sizes the scratch memory; a status. */
 int ke_tiled_measure(struct KeGatedConv2DPlan *plan, const KeTiledIsa *isa);
-/* Reads the gates of one sample and lays out its vectors and steps. Returns whether other channels are open than in the last call, so
- * that weights have to be gathered anew. */
+/* Reads the gates of one sample and lays out its vectors and steps. Returns whether other channels are open than in the
+ * last call, so that weights have to be gathered anew. */
 int ke_tiled_schedule(struct KeGatedConv2DPlan *plan, const struct KeGatedConv2DCall *call);
 /* One sample. */
 uint64_t ke_tiled_run(struct KeGatedConv2DPlan *plan, const struct KeGatedConv2DCall *call);

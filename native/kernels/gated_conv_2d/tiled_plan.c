@@ -1,11 +1,13 @@
-/* What the vector paths need to know before they compute: sizes when the plan is sized, a schedule when the gates are read. */
+/* What the vector paths need to know before they compute: sizes when the plan is sized, a schedule when the gates are
+ * read. */
 #include <string.h>
 
 #include "checked.h"
 #include "internal.h"
 #include "tiled.h"
 
-/* Gathered weights beyond this many bytes would leave the second-level cache: they are gathered panel by panel instead. */
+/* Gathered weights beyond this many bytes would leave the second-level cache: they are gathered panel by panel instead.
+ */
 enum { GATHER_LIMIT = 512 * 1024 };
 /* Regions that a copy of x holds before rows are moved. */
 enum { REGIONS_COPIED = 4 };
@@ -29,13 +31,15 @@ static void cut_regions(KeGeometry *g, int64_t region_bytes) {
 static bool lay_out(const KeGatedConv2DPlan *plan, KeGeometry *g, int32_t values, int64_t region_bytes) {
   const KeGatedConv2DShape *shape = &plan->shape;
   const int64_t channels = (int64_t)shape->in_channels * values;
-  const int64_t need_rows = ((int64_t)plan->output_height - 1) * shape->stride_h + ((int64_t)shape->kernel_h - 1) * shape->dilation_h + 1;
+  const int64_t need_rows =
+      ((int64_t)plan->output_height - 1) * shape->stride_h + ((int64_t)shape->kernel_h - 1) * shape->dilation_h + 1;
   const int64_t need_columns =
       ((int64_t)plan->output_width - 1) * shape->stride_w + ((int64_t)shape->kernel_w - 1) * shape->dilation_w + 1;
   g->values = values;
   g->rows = values == 2 ? plan->output_height / 2 + plan->output_height % 2 : plan->output_height;
   g->columns = plan->output_width;
-  g->in_place = values == 1 && plan->pad_top == 0 && plan->pad_left == 0 && need_rows <= plan->height && need_columns <= plan->width;
+  g->in_place = values == 1 && plan->pad_top == 0 && plan->pad_left == 0 && need_rows <= plan->height &&
+                need_columns <= plan->width;
   g->pitch = (g->in_place ? plan->width : need_columns) * channels;
   g->left = plan->pad_left * channels;
   g->middle = smaller(plan->width, need_columns - plan->pad_left) * channels;
@@ -44,7 +48,8 @@ static bool lay_out(const KeGatedConv2DPlan *plan, KeGeometry *g, int32_t values
   g->x_column = shape->stride_w * channels;
   const int64_t tap_row = shape->dilation_h * g->pitch, tap_column = shape->dilation_w * channels;
   int64_t reach;
-  if (g->x_row > INT32_MAX || __builtin_mul_overflow(tap_row, (int64_t)shape->kernel_h, &reach) || reach > INT32_MAX) return false;
+  if (g->x_row > INT32_MAX || __builtin_mul_overflow(tap_row, (int64_t)shape->kernel_h, &reach) || reach > INT32_MAX)
+    return false;
   if (tap_column * (shape->kernel_w - 1) + channels > INT32_MAX - reach) return false;
   g->tap_row = (int32_t)tap_row;
   g->tap_column = (int32_t)tap_column;
@@ -75,9 +80,11 @@ int ke_tiled_measure(KeGatedConv2DPlan *plan, const KeTiledIsa *isa) {
   plan->scratch_bytes = 0;
   if (plan->output_height == 0 || plan->output_width == 0) return KE_GATED_CONV_2D_OK;
   t->isa = isa;
-  const size_t lanes = (size_t)isa->lanes, padded_out = (size_t)plan->blocks * lanes, padded_in = (size_t)shape->in_channels + lanes;
+  const size_t lanes = (size_t)isa->lanes, padded_out = (size_t)plan->blocks * lanes,
+               padded_in = (size_t)shape->in_channels + lanes;
   size_t steps = (size_t)shape->kernel_h;
-  if (!ke_multiply(&steps, (size_t)shape->kernel_w) || !ke_multiply(&steps, (size_t)shape->in_channels)) return KE_GATED_CONV_2D_BAD_SIZE;
+  if (!ke_multiply(&steps, (size_t)shape->kernel_w) || !ke_multiply(&steps, (size_t)shape->in_channels))
+    return KE_GATED_CONV_2D_BAD_SIZE;
   if (steps > INT32_MAX / lanes) return KE_GATED_CONV_2D_BAD_SIZE;
   t->block_pitch = steps * lanes;
   t->panel_floats = t->block_pitch * (size_t)isa->max_vectors;
@@ -89,7 +96,8 @@ int ke_tiled_measure(KeGatedConv2DPlan *plan, const KeTiledIsa *isa) {
   }
   t->bands = plan->threads;
   t->gather_floats = all_weights / sizeof(float);
-  if (far) t->gather_floats = (size_t)larger(GATHER_LIMIT / (int64_t)sizeof(float), (int64_t)t->panel_floats * t->bands);
+  if (far)
+    t->gather_floats = (size_t)larger(GATHER_LIMIT / (int64_t)sizeof(float), (int64_t)t->panel_floats * t->bands);
 
   size_t compact[2], total = 0;
   for (int32_t i = 0; i < 2; i++) {
@@ -111,8 +119,8 @@ int ke_tiled_measure(KeGatedConv2DPlan *plan, const KeTiledIsa *isa) {
                     ke_reserve(&total, (padded_out + lanes) * sizeof(float), &t->at_bias) &&
                     ke_reserve(&total, steps * sizeof(KeStep), &t->at_steps) &&
                     ke_reserve(&total, t->gather_floats * sizeof(float), &t->at_gathered) &&
-                    ke_reserve(&total, compact_bytes, &t->at_compact) && reserve_copies(plan, &t->geometry[0], &total) &&
-                    reserve_copies(plan, &t->geometry[1], &total);
+                    ke_reserve(&total, compact_bytes, &t->at_compact) &&
+                    reserve_copies(plan, &t->geometry[0], &total) && reserve_copies(plan, &t->geometry[1], &total);
   plan->scratch_bytes = total;
   return fits ? KE_GATED_CONV_2D_OK : KE_GATED_CONV_2D_BAD_SIZE;
 }

@@ -1,4 +1,5 @@
-/* How the vector paths walk over one sample: bands of output for the threads, regions, panels of output vectors, tiles. */
+/* How the vector paths walk over one sample: bands of output for the threads, regions, panels of output vectors, tiles.
+ */
 #include <string.h>
 
 #include "internal.h"
@@ -18,7 +19,7 @@ typedef struct Job {
 /* What one thread works on. */
 typedef struct Band {
   int32_t first_row, end_row, first_column, end_column; /* of the output */
-  float *copy;                                          /* of x, with the rows [copy_begin, copy_end) of the padded picture */
+  float *copy; /* of x, with the rows [copy_begin, copy_end) of the padded picture */
   int64_t copy_begin, copy_end;
   float *compact, *gathered;
 } Band;
@@ -44,7 +45,9 @@ static void copy_rows(const Job *job, Band *band, int32_t row, int32_t end_row) 
   const int64_t end = (int64_t)(end_row - 1) * shape->stride_h + (int64_t)(shape->kernel_h - 1) * shape->dilation_h + 1;
   if (end - band->copy_begin > g->room) {
     const int64_t kept = band->copy_end > begin ? band->copy_end - begin : 0;
-    if (kept > 0) memmove(band->copy, band->copy + (begin - band->copy_begin) * g->pitch, (size_t)(kept * g->pitch) * sizeof(float));
+    if (kept > 0)
+      memmove(band->copy, band->copy + (begin - band->copy_begin) * g->pitch,
+              (size_t)(kept * g->pitch) * sizeof(float));
     band->copy_begin = begin;
     band->copy_end = begin + kept;
   }
@@ -82,8 +85,8 @@ static void meet(const Job *job, int32_t row, int32_t rows, int32_t *first, int3
   while (*end > *first && top + (int64_t)(*end - 1) * shape->dilation_h >= plan->height) --*end;
 }
 
-/* Compact results of `pixels` pixels beginning at (row, column) to their places in y. They may go on into the next rows if the
- * compact results do. */
+/* Compact results of `pixels` pixels beginning at (row, column) to their places in y. They may go on into the next rows
+ * if the compact results do. */
 static void spread(const Job *job, const float *compact, int32_t row, int32_t column, int32_t pixels) {
   const KeGatedConv2DPlan *plan = job->plan;
   const KeTiled *t = &plan->tiled;
@@ -101,11 +104,13 @@ static void spread(const Job *job, const float *compact, int32_t row, int32_t co
   both = both < 0 ? 0 : both < pixels ? both : pixels;
   t->isa->spread_pairs(compact, job->out_bits, starts, channels, y, y + half * channels, (int32_t)both);
   if (both < pixels) {
-    t->isa->spread_pairs(compact + both * lanes, job->out_bits, starts, channels, y + both * channels, NULL, pixels - (int32_t)both);
+    t->isa->spread_pairs(compact + both * lanes, job->out_bits, starts, channels, y + both * channels, NULL,
+                         pixels - (int32_t)both);
   }
 }
 
-/* How a region is cut into tiles: the columns into `tiles` tiles, the first `wide` of them one column wider than `narrow`. */
+/* How a region is cut into tiles: the columns into `tiles` tiles, the first `wide` of them one column wider than
+ * `narrow`. */
 typedef struct Cut {
   int32_t rows, tiles, narrow, wide;
 } Cut;
@@ -130,10 +135,11 @@ static int32_t kind_of_tile(const KeGatedConv2DPlan *plan, const KeGeometry *g, 
   return pairs ? KE_KIND_PAIRS : count - 1;
 }
 
-/* One panel of `count` vectors over one region. If these are all vectors there are, a tile's results are spread at once, so that
- * the writes overlap with the next tile's arithmetic; otherwise they are left in the compact buffer until the region is done. */
-static void run_panel(const Job *job, const Band *band, const KeVector *vectors, int32_t count, int32_t row, int32_t end_row,
-                      int32_t first_column, int32_t end_column) {
+/* One panel of `count` vectors over one region. If these are all vectors there are, a tile's results are spread at
+ * once, so that the writes overlap with the next tile's arithmetic; otherwise they are left in the compact buffer until
+ * the region is done. */
+static void run_panel(const Job *job, const Band *band, const KeVector *vectors, int32_t count, int32_t row,
+                      int32_t end_row, int32_t first_column, int32_t end_column) {
   const KeGatedConv2DPlan *plan = job->plan;
   const KeTiled *t = &plan->tiled;
   const KeGeometry *g = job->geometry;
@@ -188,8 +194,8 @@ static void gather_vector(const Job *job, int32_t vector, float *to) {
   const KeTiled *t = &plan->tiled;
   const size_t row_pitch = (size_t)plan->shape.in_channels * (size_t)plan->shape.kernel_w * (size_t)t->isa->lanes;
   const int32_t *outputs = piece(plan, t->at_open_out);
-  t->isa->gather(plan->weights, t->block_pitch, row_pitch, plan->shape.kernel_h, plan->shape.kernel_w, piece(plan, t->at_open_in),
-                 t->open_in, outputs + vector * t->isa->lanes, to);
+  t->isa->gather(plan->weights, t->block_pitch, row_pitch, plan->shape.kernel_h, plan->shape.kernel_w,
+                 piece(plan, t->at_open_in), t->open_in, outputs + vector * t->isa->lanes, to);
 }
 
 /* Zeros for the blocks of outputs that no vector covers. */
@@ -203,11 +209,13 @@ static void clear_shut_blocks(const Job *job, int32_t row, int32_t column, int32
   }
 }
 
-static void run_region(const Job *job, Band *band, int32_t row, int32_t end_row, int32_t first_column, int32_t end_column) {
+static void run_region(const Job *job, Band *band, int32_t row, int32_t end_row, int32_t first_column,
+                       int32_t end_column) {
   const KeTiled *t = &job->plan->tiled;
   if (!job->geometry->in_place) copy_rows(job, band, row, end_row);
   const KeVector *vectors = piece(job->plan, t->at_vectors);
-  const size_t vector_floats = (size_t)t->open_in * (size_t)(job->plan->shape.kernel_h * job->plan->shape.kernel_w) * (size_t)t->isa->lanes;
+  const size_t vector_floats =
+      (size_t)t->open_in * (size_t)(job->plan->shape.kernel_h * job->plan->shape.kernel_w) * (size_t)t->isa->lanes;
   int several = 0;
   for (int32_t done = 0; done < t->vector_count;) {
     const int32_t left = t->vector_count - done;
@@ -266,7 +274,8 @@ static void gather_task(void *argument, int index) {
   gather_vector(job, index, (float *)(uintptr_t)vectors[index].weights);
 }
 
-static int32_t count_bands(const KeGatedConv2DPlan *plan, const KeGatedConv2DCall *call, const KeGeometry *g, uint64_t macs) {
+static int32_t count_bands(const KeGatedConv2DPlan *plan, const KeGatedConv2DCall *call, const KeGeometry *g,
+                           uint64_t macs) {
   if (call->parallel == NULL) return 1;
   int64_t bands = smaller(call->parallel->threads, plan->tiled.bands);
   const int64_t worth = (int64_t)(macs / BAND_MACS), pieces = g->rows > 1 ? g->rows : g->columns;
