@@ -1,7 +1,7 @@
 """The main job on digits, over three seeds: as accurate as a static network, in half of its compute, and faster.
 
-`python -m benchmarks.main_job [--quick] [--data-dir DIR] [--data NAME]`. Runs `keras-efficient demo` once per seed, each in a
-process of its own, and takes the means. An interrupted run goes on with the seeds that are left.
+`python -m benchmarks.main_job [--quick] [--data-dir DIR] [--data NAME]`. Runs `keras-efficient demo` once per
+seed, each in a process of its own, and takes the means. An interrupted run goes on with the seeds that are left.
 """
 
 import argparse
@@ -131,7 +131,9 @@ def print_table(summary: dict[str, Any], data: str) -> None:
         )
     console.print(table)
     for name, claim in summary["claims"].items():
-        console.print(f"{'holds' if claim['holds'] else 'FAILS'}: {name} {claim['value']:.4g} (limit {claim['limit']:g})")
+        console.print(
+            f"{'holds' if claim['holds'] else 'FAILS'}: {name} {claim['value']:.4g} (limit {claim['limit']:g})"
+        )
     for sentence in summary["losses"]:
         console.print(f"lost: {sentence}")
 

@@ -4,20 +4,21 @@ import json
 import pathlib
 import subprocess
 import sys
+from importlib.util import find_spec
 
+import keras
 import numpy as np
 import pytest
 
 import keras_efficient
 from keras_efficient.cli import main
-
-keras = pytest.importorskip("keras")
-pytest.importorskip("tensorflow")
-pytest.importorskip("ai_edge_litert")
-
 from keras_efficient.layers import EarlyExit, GatedConv2D
 from keras_efficient.models import MultiExit
 from keras_efficient.policies import ThresholdPolicy
+
+pytestmark = pytest.mark.skipif(
+    find_spec("tensorflow") is None or find_spec("ai_edge_litert") is None, reason="the commands need the extra tflite"
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,14 @@ def fails(capsys, *words):
 
 
 def test_version_and_help(capsys):
-    for words in (["--version"], ["--help"], ["demo", "--help"], ["export", "--help"], ["inspect", "-h"], ["benchmark", "-h"]):
+    for words in (
+        ["--version"],
+        ["--help"],
+        ["demo", "--help"],
+        ["export", "--help"],
+        ["inspect", "-h"],
+        ["benchmark", "-h"],
+    ):
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 0
@@ -95,7 +103,10 @@ def test_inspect_a_file_of_somebody_else(tmp_path, capsys):
 
 
 def test_benchmark_measures_stock_and_delegate(folder, capsys):
-    assert main(["benchmark", str(folder / "tiny.tflite"), "--runs", "8", "--data", str(folder / "tiny.npz"), "--json"]) == 0
+    assert (
+        main(["benchmark", str(folder / "tiny.tflite"), "--runs", "8", "--data", str(folder / "tiny.npz"), "--json"])
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["rows"]["stock"]["mean_us"] > 0
     assert found["rows"]["stock"]["p95_us"] >= found["rows"]["stock"]["p50_us"]
@@ -150,10 +161,7 @@ def test_a_model_with_layers_of_a_module_of_the_users(tmp_path, capsys, monkeypa
         "import keras\n\n@keras.saving.register_keras_serializable(package='mine')\n"
         "class Twice(keras.layers.Layer):\n    def call(self, x):\n        return 2 * x\n"
     )
-    program = (
-        "import keras, my_layers\n"
-        "keras.Sequential([keras.Input((4,)), my_layers.Twice()]).save('mine.keras')\n"
-    )
+    program = "import keras, my_layers\nkeras.Sequential([keras.Input((4,)), my_layers.Twice()]).save('mine.keras')\n"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
     monkeypatch.chdir(tmp_path)
     assert "--import MODULE" in fails(capsys, "export", "mine.keras")
@@ -164,8 +172,14 @@ def test_a_model_with_layers_of_a_module_of_the_users(tmp_path, capsys, monkeypa
 
 def test_the_program_in_a_process_of_its_own(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "keras_efficient", "inspect", "none.tflite"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "keras_efficient", "inspect", "none.tflite"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.splitlines()[-1] == "keras-efficient: error: There is no file 'none.tflite'. Expected an existing .tflite file."
+    assert (
+        done.stderr.splitlines()[-1]
+        == "keras-efficient: error: There is no file 'none.tflite'. Expected an existing .tflite file."
+    )

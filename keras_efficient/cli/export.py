@@ -65,7 +65,7 @@ def load_model(path: str) -> Any:
         unknown = re.search(r"Could not locate class '([^']+)'", str(error))
         if unknown:
             raise ValueError(
-                f"Keras cannot load {path!r}: it does not know the class {unknown[1]!r}. Name the module that defines it: "
-                "--import MODULE"
+                f"Keras cannot load {path!r}: it does not know the class {unknown[1]!r}. Name the module that defines "
+                "it: --import MODULE"
             ) from error
         raise ValueError(f"Keras cannot load {path!r}: {str(error).strip().splitlines()[0]}") from error

@@ -45,7 +45,8 @@ def page(report: Mapping[str, Any], pictures: Mapping[str, bytes] | None) -> str
         _parity(report["parity"]),
     ]
     return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n'
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
         f"<title>keras-efficient demo: {_text(report['data'])}</title>\n<style>{STYLE}</style>\n"
         + "\n".join(parts)
         + "\n</html>\n"
@@ -69,8 +70,8 @@ def _how(report: Mapping[str, Any]) -> str:
     return (
         f"{report['test_images']} test images, one pass each at batch 1, {report['threads']} thread(s); the rows take "
         "turns in blocks, so that whatever else the machine does hits all alike. static_small is the static network "
-        "narrowed to the multiply-adds that the dynamic one needs on average; static_int8 is the static network with the "
-        "converter's own post-training quantisation."
+        "narrowed to the multiply-adds that the dynamic one needs on average; static_int8 is the static network with "
+        "the converter's own post-training quantisation."
     )
 
 
@@ -89,12 +90,13 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['accuracy']:.2%}",
             f"{row['expected_macs']:,.0f}",
             f"{row['latency_us']:,.1f}",
+            f"{row['latency_p50_us']:,.1f}",
             f"{row['latency_p95_us']:,.1f}",
             f"{row['latency_us'] / static:.2f}",
             f"{row['bytes']:,}",
         ]
         lines.append(_line(cells, "ours" if row["name"].startswith("dynamic") else ""))
-    headings = ("", "accuracy", "expected MACs", "mean, us", "p95, us", "beside static", "bytes")
+    headings = ("", "accuracy", "expected MACs", "mean, us", "median, us", "p95, us", "beside static", "bytes")
     return _table(headings, lines)
 
 

@@ -48,21 +48,13 @@ def accuracy_against_compute(
         axes.annotate(
             f"exit {number}", (x / 1e3, 100 * y), textcoords="offset points", xytext=(6, -12), color=GREY, fontsize=8
         )
+    x, y = policies[chosen]
+    axes.plot(x / 1e3, 100 * y, "o", color="none", markeredgecolor=RED, markersize=17, markeredgewidth=1.6, zorder=5)
     for name, (x, y) in policies.items():
         marker, color = MARKERS.get(name, ("D", RED))
         label = NAMES.get(name, name) + (" (deployed)" if name == chosen else "")
-        size = 13 if name == chosen else 8
-        axes.plot(
-            x / 1e3,
-            100 * y,
-            marker,
-            color=color,
-            markersize=size,
-            markeredgecolor="white",
-            label=label,
-            linestyle="",
-            zorder=4,
-        )
+        style = {"markersize": 9, "markeredgecolor": "white", "linestyle": "", "zorder": 4}
+        axes.plot(x / 1e3, 100 * y, marker, color=color, label=label, **style)
     for (name, (x, y)), marker in zip(static.items(), ("*", "P"), strict=False):
         axes.plot(
             x / 1e3,
@@ -76,6 +68,7 @@ def accuracy_against_compute(
             zorder=3,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_xlabel("thousand multiply-adds per image (logarithmic)")
     axes.set_ylabel("accuracy on the test images, %")
     shown = [100 * y for _, y in [*policies.values(), *static.values(), *exits[1:]]]

@@ -34,8 +34,8 @@ class Recipe:
     weight_decay: float = 1e-2
     noise: float = 0.05
     flip: bool = False
-    trade_off: float = 0.05
-    copies: int = 5
+    trade_off: float = 0.005
+    copies: int = 10
 
     def topology(self, dataset: Dataset) -> Topology:
         """The network of this recipe for the images and classes of a data set."""
@@ -80,7 +80,7 @@ RECIPES = {
         batch_size=32,
         learning_rate=4e-3,
         shift=1,
-        budget=0.4,
+        budget=0.5,
     ),
     "mnist": Recipe(
         convolutions=((16, 2, False), (32, 2, True), (64, 1, True), (128, 1, False), (128, 1, False)),

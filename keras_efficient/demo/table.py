@@ -12,7 +12,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
     static = next((row.latency_us for row in rows if row.name == "static"), None)
     made = Table(title=title, title_justify="left")
     made.add_column("")
-    for heading in ("accuracy", "expected MACs", "mean latency", "p95 latency", "beside static", "bytes"):
+    for heading in ("accuracy", "expected MACs", "mean latency", "median", "p95", "beside static", "bytes"):
         made.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         made.add_row(
@@ -20,6 +20,7 @@ def table(rows: Sequence[Row], title: str) -> Table:
             f"{row.accuracy:.2%}",
             f"{row.expected_macs:,.0f}",
             f"{row.latency_us:,.1f} us",
+            f"{row.latency_p50_us:,.1f} us",
             f"{row.latency_p95_us:,.1f} us",
             f"{row.latency_us / static:.2f} x" if static else "-",
             f"{row.bytes:,}",

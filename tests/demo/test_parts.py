@@ -145,7 +145,7 @@ def test_the_page_needs_nothing_else_and_says_what_is_missing():
         },
     }
     page = html.page(report, None)
-    assert 'pip install &quot;keras-efficient[plots]&quot;' in page
+    assert "pip install &quot;keras-efficient[plots]&quot;" in page
     assert "&lt;cpu&gt;" in page
     assert page.index("slower &amp; larger") < page.index("static</td>")
     assert "do not cover every exit" in page
