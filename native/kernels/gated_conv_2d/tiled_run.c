@@ -169,13 +169,13 @@ static void run_panel(const Job *job, const Band *band, const KeVector *vectors,
     tile.steps = steps + first * row_steps;
     tile.step_count = (ptrdiff_t)(end - first) * row_steps;
     tile.x = row_start(job, band, row) + first_column * g->x_column;
-    const KeTileKernel *kernels = t->isa->kernels[kind][rows - 1] - 1;
+    const KeTileKernel *kernels = t->isa->kernels[kind][rows - 1];
     int32_t column = first_column;
     if (!at_once) tile.y = y;
     for (int32_t i = 0; i < c.tiles; i++) {
       const int32_t columns = c.narrow + (i < c.wide);
       if (at_once) tile.y_row = columns * tile.y_column;
-      kernels[columns](&tile);
+      kernels[columns - 1](&tile);
       if (!at_once) {
         tile.y += columns * tile.y_column;
       } else if (columns == g->columns) {
