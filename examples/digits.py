@@ -1,6 +1,6 @@
 """A network that leaves early on easy digits: trained with plain Keras, exported, run on its own file.
 
-    python examples/digits.py [FILE.tflite]
+python examples/digits.py [FILE.tflite]
 """
 
 import sys
@@ -38,7 +38,9 @@ def main(file: str = "digits.tflite", epochs: int = 15) -> None:
     result = tflite_export.load(file)(digits.x_test)
     accuracy = np.mean(result.output.argmax(axis=1) == digits.y_test)
     share = result.executed_macs.mean() / cost.profile(model).macs
-    print(f"accuracy {accuracy:.1%} with {share:.0%} of the multiply-adds; exits taken {np.bincount(result.exit_index)}")
+    print(
+        f"accuracy {accuracy:.1%} with {share:.0%} of the multiply-adds; exits taken {np.bincount(result.exit_index)}"
+    )
 
 
 if __name__ == "__main__":
