@@ -183,6 +183,7 @@ KeKernel *ke_claim_node(KeDelegate *delegate, KeTfLiteContext *context, int node
   KeKernel *kernel = calloc(1, sizeof(*kernel));
   if (kernel == NULL) return NULL;
   kernel->delegate = delegate;
+  ke_delegate_retain(delegate);
   kernel->op = candidate.op;
   kernel->context = context;
   kernel->node_index = node_index;

@@ -125,6 +125,12 @@ static void destroy(KeDelegate *delegate) {
   free(delegate);
 }
 
+void ke_delegate_retain(KeDelegate *delegate) { __atomic_fetch_add(&delegate->references, 1, __ATOMIC_RELAXED); }
+
+void ke_delegate_release(KeDelegate *delegate) {
+  if (__atomic_sub_fetch(&delegate->references, 1, __ATOMIC_ACQ_REL) == 0) destroy(delegate);
+}
+
 KE_PLUGIN_EXPORT KeTfLiteDelegate *tflite_plugin_create_delegate(const char *const *keys, const char *const *values,
                                                                  size_t count, void (*report_error)(const char *));
 KE_PLUGIN_EXPORT void tflite_plugin_destroy_delegate(KeTfLiteDelegate *delegate);
@@ -137,6 +143,7 @@ KeTfLiteDelegate *tflite_plugin_create_delegate(const char *const *keys, const c
     if (report_error != NULL) report_error("keras-efficient: out of memory.");
     return NULL;
   }
+  delegate->references = 1;
   pthread_mutex_init(&delegate->mutex, NULL);
   delegate->base.data_ = delegate;
   delegate->base.Prepare = look_through;
@@ -150,10 +157,13 @@ KeTfLiteDelegate *tflite_plugin_create_delegate(const char *const *keys, const c
     strncat(sentence, report.text, sizeof(sentence) - strlen(sentence) - 1);
     report_error(sentence);
   }
-  destroy(delegate);
+  ke_delegate_release(delegate);
   return NULL;
 }
 
-void tflite_plugin_destroy_delegate(KeTfLiteDelegate *delegate) {
-  if (delegate != NULL) destroy((KeDelegate *)delegate);
+void tflite_plugin_destroy_delegate(KeTfLiteDelegate *base) {
+  KeDelegate *delegate = (KeDelegate *)base;
+  if (delegate == NULL) return;
+  __atomic_store_n(&delegate->options.stats, NULL, __ATOMIC_RELEASE); /* belongs to the owner, who may free it now */
+  ke_delegate_release(delegate);
 }

@@ -5,7 +5,8 @@
  *     kernel.c    a claimed node's life in the interpreter: init, prepare, invoke, free
  *
  * A delegate's own state, apart from what create fixed, is two lists behind a mutex. Everything else belongs to one node of
- * one context, so that several interpreters may share a delegate, each in a thread of its own. */
+ * one context, so that several interpreters may share a delegate, each in a thread of its own. Kernels hold a reference to
+ * their delegate: Python may destroy a delegate before the last interpreter that uses it. */
 #ifndef KE_DELEGATE_H_
 #define KE_DELEGATE_H_
 
@@ -24,6 +25,7 @@ typedef struct KeDelegate {
   KeTfLiteDelegate base; /* first: the runtime's pointer is ours */
   KeRegistry registry;
   KeOptions options;
+  int references; /* the owner's and one of each kernel; atomic */
   pthread_mutex_t mutex;
   KeKernel *claimed;     /* kernels on their way from claim to init */
   KeIdlePool *idle_pools; /* as many as ever ran at once */
@@ -67,6 +69,8 @@ int ke_kernel_rehearse(KeKernel *kernel, KeTfLiteContext *context, KeReport *rep
 void ke_kernel_destroy(KeKernel *kernel);
 
 /* delegate.c */
+void ke_delegate_retain(KeDelegate *delegate);
+void ke_delegate_release(KeDelegate *delegate); /* the last one frees it */
 KeKernel *ke_delegate_take_claimed(KeDelegate *delegate, const KeTfLiteContext *context, int node_index);
 /* A pool of that many threads for the time of one invoke; NULL when no thread could be started. */
 KeIdlePool *ke_delegate_borrow_pool(KeDelegate *delegate, int threads);

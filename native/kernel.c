@@ -127,6 +127,7 @@ int ke_kernel_rehearse(KeKernel *kernel, KeTfLiteContext *context, KeReport *rep
 void ke_kernel_destroy(KeKernel *kernel) {
   if (kernel == NULL) return;
   if (kernel->state != NULL && kernel->op->destroy != NULL) kernel->op->destroy(kernel->state);
+  ke_delegate_release(kernel->delegate);
   free(kernel);
 }
 
@@ -141,7 +142,7 @@ static void *init(KeTfLiteContext *context, const char *buffer, size_t length) {
   if (params == NULL || params->nodes_to_replace == NULL || params->nodes_to_replace->size != 1) return NULL;
   KeDelegate *delegate = (KeDelegate *)params->delegate;
   KeKernel *kernel = ke_delegate_take_claimed(delegate, context, params->nodes_to_replace->data[0]);
-  KeStats *stats = delegate->options.stats;
+  KeStats *stats = __atomic_load_n(&delegate->options.stats, __ATOMIC_ACQUIRE);
   if (stats != NULL && kernel != NULL && kernel->refusal.text[0] == '\0') {
     __atomic_fetch_add(&stats->claimed_ops, 1, __ATOMIC_RELAXED);
   }
@@ -199,7 +200,7 @@ static bool shapes_changed(const KeKernel *kernel, const KeTensor *inputs) {
 }
 
 static void count(const KeDelegate *delegate, uint64_t macs) {
-  KeStats *stats = delegate->options.stats;
+  KeStats *stats = __atomic_load_n(&delegate->options.stats, __ATOMIC_ACQUIRE);
   if (stats == NULL) return;
   __atomic_fetch_add(&stats->executed_macs, macs, __ATOMIC_RELAXED);
   __atomic_fetch_add(&stats->kernel_calls, 1, __ATOMIC_RELAXED);

@@ -255,6 +255,21 @@ def test_plugin(library: str, tmp_path: pathlib.Path) -> None:
         run(runner, np.zeros((1, 6), np.float32))
 
 
+def test_delegate_may_go_before_its_interpreter(library: str, tmp_path: pathlib.Path) -> None:
+    """A signature runner holds the interpreter, but not the delegate and with it the plugin's library."""
+    runner = interpreter(tiny_models.single_op_model(Scale(), "custom"), library, plugins=_plugin(tmp_path))
+    x = np.ones((1, 5), np.float32)
+    run(runner, x)
+    kept = runner._interpreter
+    index = runner.get_output_details()[0]["index"]
+    del runner
+    gc.collect()
+    kept.Invoke(0)
+    np.testing.assert_allclose(kept.GetTensor(index, 0), 2.5 * x + np.arange(5))
+    del kept
+    gc.collect()
+
+
 def test_plugin_attribute_out_of_range(library: str, tmp_path: pathlib.Path) -> None:
     model = tiny_models.single_op_model(Scale(), "custom", factor=101.0)
     runner = interpreter(model, library, plugins=_plugin(tmp_path))
