@@ -67,9 +67,10 @@ class _Subject:
     def shapes(self) -> None:
         layer = self.layer()
         output = layer(self.x)
-        declared = layer.compute_output_shape(self.x.shape)
         symbolic = self.layer()(keras.KerasTensor(self.x.shape))
-        require(tuple(output.shape) == tuple(declared), f"compute_output_shape gave {declared}, the call {tuple(output.shape)}")
+        if type(layer).compute_output_shape is not keras.layers.Layer.compute_output_shape:
+            declared = tuple(layer.compute_output_shape(self.x.shape))
+            require(tuple(output.shape) == declared, f"compute_output_shape gave {declared}, the call {tuple(output.shape)}")
         require(tuple(output.shape) == tuple(symbolic.shape), f"symbolic shape {symbolic.shape}, eager {tuple(output.shape)}")
 
     def models(self) -> None:
