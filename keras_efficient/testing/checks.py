@@ -27,6 +27,11 @@ def run_checks(subject: str, checks: Sequence[tuple[str, Callable[[], None]]]) -
     return [name for name, _ in checks]
 
 
+def values_of(tensor: Any) -> np.ndarray:
+    """A copy of a tensor's or variable's values that later steps of training leave alone."""
+    return np.copy(keras.ops.convert_to_numpy(tensor))
+
+
 def require(condition: bool, message: str) -> None:
     """Raises `CheckFailed(message)` unless the condition holds."""
     if not condition:

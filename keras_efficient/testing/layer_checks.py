@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_efficient import cost, ops, tflite_export
-from keras_efficient.testing.checks import CheckFailed, require, require_close, run_checks
+from keras_efficient.testing.checks import CheckFailed, require, require_close, run_checks, values_of
 
 BATCH = 4
 
@@ -85,12 +85,12 @@ class _Subject:
         features = keras.layers.Flatten()(self.layer()(inputs))
         model = keras.Model(inputs, keras.layers.Dense(2)(features))
         model.compile(optimizer=keras.optimizers.SGD(0.05), loss="mse")
-        before = [np.array(variable) for variable in model.trainable_variables]
+        before = [values_of(variable) for variable in model.trainable_variables]
         loss = model.train_on_batch(self.x, np.ones((BATCH, 2), "float32"))
         require(bool(np.isfinite(loss)), f"the loss became {loss}")
-        moved = sum(not np.array_equal(np.array(v), old) for v, old in zip(model.trainable_variables, before, strict=True))
+        moved = sum(not np.array_equal(values_of(v), old) for v, old in zip(model.trainable_variables, before, strict=True))
         require(moved > 0, "no weight moved")
-        require(all(np.isfinite(np.array(v)).all() for v in model.variables), "a weight is not finite after one step")
+        require(all(np.isfinite(values_of(v)).all() for v in model.variables), "a weight is not finite after one step")
 
     def mixed_precision(self) -> None:
         output = self.layer(dtype="mixed_float16")(self.x)
@@ -103,7 +103,7 @@ class _Subject:
             path = pathlib.Path(folder) / "layer.keras"
             model.save(path)
             loaded = keras.saving.load_model(path)
-        expected, actual = (np.array(keras.ops.convert_to_numpy(m(self.x, training=False))) for m in (model, loaded))
+        expected, actual = (values_of(m(self.x, training=False)) for m in (model, loaded))
         require(bool((expected == actual).all()), f"the loaded layer differs by {np.abs(expected - actual).max()}")
 
     def batches(self) -> None:
@@ -134,5 +134,5 @@ class _Subject:
         if not report.parity:
             raise CheckFailed(f"the export was not verified: {report.notes}")
         worst = max(report.parity.values())
-        bound = self.tolerance * max(1.0, float(np.abs(np.array(model(self.x))).max()))
+        bound = self.tolerance * max(1.0, float(np.abs(values_of(model(self.x))).max()))
         require(worst <= bound, f"expected at most {bound:.1e}, got {worst:.3e}")

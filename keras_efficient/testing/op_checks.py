@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_efficient import ops, tflite_export
 from keras_efficient.ops.attributes import Attributes
-from keras_efficient.testing.checks import require, require_close, require_value_error, run_checks
+from keras_efficient.testing.checks import require, require_close, require_value_error, run_checks, values_of
 from keras_efficient.testing.op_layer import OpLayer
 
 EXAMPLES = 8
@@ -92,7 +92,7 @@ class _Subject:
         inputs = arrays[: len(arrays) - len(self.op.weights)]
         layer.build([array.shape for array in inputs])
         layer.set_arrays(arrays[len(inputs) :])
-        before = [np.array(variable) for variable in layer.trainable_variables]
+        before = [values_of(variable) for variable in layer.trainable_variables]
         keras_inputs = [keras.Input(shape=a.shape[1:], batch_size=a.shape[0]) for a in inputs]
         scale = keras.layers.Dense(inputs[0].shape[-1], use_bias=False, kernel_initializer="identity", name="scale")
         output = layer([scale(keras_inputs[0]), *keras_inputs[1:]])
@@ -100,8 +100,8 @@ class _Subject:
         model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
         model.train_on_batch(list(inputs), np.ones(tuple(output.shape), "float32"))
         for variable, old in zip(layer.trainable_variables, before, strict=True):
-            require(not np.array_equal(np.array(variable), old), f"no gradient reached weight `{variable.name}`")
-        kernel = np.array(scale.kernel)
+            require(not np.array_equal(values_of(variable), old), f"no gradient reached weight `{variable.name}`")
+        kernel = values_of(scale.kernel)
         require(not np.array_equal(kernel, np.eye(len(kernel))), "no gradient reached the first activation")
 
     def gates(self) -> None:
