@@ -69,7 +69,8 @@ def _add_demo(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="the whole way on real data: train, learn when to exit, export, measure, report",
         description="Trains a static and a dynamic network, learns when to leave the dynamic one, exports all of them, "
         "runs them through LiteRT with and without the delegate, prints one table, and writes model.keras, "
-        "model.tflite, report.json and report.html. A few minutes on two cores.",
+        "model.tflite, report.json and report.html. Digits take a few minutes on two "
+        "cores, mnist and cifar10 longer.",
     )
     command.add_argument("--out", required=True, metavar="DIR", help="where the files go; made if it is not there")
     command.add_argument(

@@ -1,6 +1,7 @@
 """Exit policies for the trained network: made on one half of the held-out images, chosen on the other."""
 
 import dataclasses
+import warnings
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,10 @@ def choose_policy(
         trade_off=recipe.trade_off, iterations=iterations, seed=seed, verbose=int(console.is_terminal)
     )
     try:
-        policies["tf_agents"] = trainer.fit(tuning)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            policies["tf_agents"] = trainer.fit(tuning)
+        notes += [f"TF-Agents: {warning.message}" for warning in said if "learned policy" in str(warning.message)]
     except ImportError as error:
         notes.append(f"Without the policy of TF-Agents: {error}")
     except RuntimeError as error:

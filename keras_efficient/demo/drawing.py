@@ -33,7 +33,7 @@ def draw(model: MultiExit, dataset: Dataset, measured: Measured, report: dict[st
     whole = report["exit_macs"][-1]
     data = ExitData(**model.exit_data(dataset.x_test, dataset.y_test, batch_size=256))
     curve = threshold_curve(data)
-    policies = {name: (result["cost"] * whole, result["accuracy"]) for name, result in report["policies"].items()}
+    policies = {name: (result["expected_macs"], result["accuracy"]) for name, result in report["policies"].items()}
     static = {
         name: (measured.row(name).expected_macs, measured.row(name).accuracy) for name in ("static", "static_small")
     }

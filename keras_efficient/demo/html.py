@@ -69,7 +69,8 @@ def _where(report: Mapping[str, Any]) -> str:
 def _how(report: Mapping[str, Any]) -> str:
     return (
         f"{report['test_images']} test images, one pass each at batch 1, {report['threads']} thread(s); the rows take "
-        "turns in blocks, so that whatever else the machine does hits all alike. static_small is the static network "
+        "turns in blocks, so that whatever else the machine does hits all alike, and a run that another program "
+        "interrupts is repeated. static_small is the static network "
         "narrowed to the multiply-adds that the dynamic one needs on average; static_int8 is the static network with "
         "the converter's own post-training quantisation."
     )
@@ -118,7 +119,7 @@ def _parity(parity: Mapping[str, Any]) -> str:
         ("keras_vs_stock", "Keras and the stock runtime"),
         ("stock_vs_delegate", "stock runtime and delegate"),
     ):
-        if name in parity:
+        if parity[name] is not None:
             others = f"{parity['other_exit'][name]} inputs left at another exit"
             lines.append(f"{title} differ by at most {parity[name]:.1e} ({others}).")
     exits = ", ".join(f"{count} at exit {number}" for number, count in enumerate(coverage["exits"], start=1))

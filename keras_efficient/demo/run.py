@@ -22,7 +22,7 @@ from keras_efficient.demo.losses import losses
 from keras_efficient.demo.machine import machine
 from keras_efficient.demo.measure import Measured, measure
 from keras_efficient.demo.networks import dynamic_network, narrowed_to, static_network
-from keras_efficient.demo.parity import parity
+from keras_efficient.demo.parity import int8_note, parity
 from keras_efficient.demo.settings import Recipe, Settings
 from keras_efficient.demo.table import table
 from keras_efficient.demo.train import train
@@ -117,7 +117,7 @@ def _finish(
     measured = measure(partial, dataset, {**macs, "static_int8": macs["static"]}, settings.threads, with_delegate)
     report = _report(networks, dataset, recipe, settings, measured)
     report["parity"] = parity(networks.dynamic, partial / "model.tflite", dataset, with_delegate)
-    report["losses"] = losses(measured.rows, notes)
+    report = {"losses": losses(measured.rows, [*notes, *int8_note(measured.exits)]), **report}
     report["exports"] = {name: dataclasses.asdict(made) for name, made in exports.items()}
     found = draw(networks.dynamic, dataset, measured, report)
     report["gates"], pictures = found.gates, found.pictures
@@ -141,12 +141,14 @@ def _report(
     """All but parity, pictures and what is lost."""
     choice, dynamic = networks.choice, networks.dynamic
     test = ExitData(**dynamic.exit_data(dataset.x_test, dataset.y_test, batch_size=256))
+    exit_macs = [float(macs) for macs in dynamic.exit_costs(dataset.x_test)]
     policies = {}
     for name, policy in choice.policies.items():
         result = evaluate(policy, test)
         policies[name] = {
             "accuracy": result.accuracy,
             "cost": result.cost,
+            "expected_macs": result.cost * exit_macs[-1],
             "exits": list(result.exit_shares),
             "validation_reward": choice.rewards[name],
         }
@@ -162,7 +164,7 @@ def _report(
         "machine": machine(),
         "rows": [dataclasses.asdict(row) for row in measured.rows],
         "exits": {f"exit_{number}": float(share) for number, share in enumerate(counts / len(taken), start=1)},
-        "exit_macs": [float(macs) for macs in dynamic.exit_costs(dataset.x_test)],
+        "exit_macs": exit_macs,
         "exit_accuracy": [float(share) for share in test.correct.mean(axis=0)],
         "policies": policies,
         "deployed": choice.chosen,

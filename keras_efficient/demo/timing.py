@@ -1,10 +1,16 @@
 """Latency of `.tflite` files, fairly: all files in turns, in one process, around nothing but `invoke`."""
 
+import gc
 import os
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+try:
+    import resource
+except ImportError:  # not a Unix
+    resource = None  # type: ignore[assignment]
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +20,7 @@ from keras_efficient.tflite_export.runtime import find_runtime
 
 Array = NDArray[Any]
 BLOCK = 16
+ATTEMPTS = 10
 WARM_UP = 16
 
 
@@ -56,7 +63,8 @@ def in_turns(
     """Times every sample once in every timer.
 
     The timers take turns block by block, in an order that rotates, so that whatever else the machine does hits all
-    alike; the first sample of a block runs once before it counts.
+    alike; the first sample of a block runs once before it counts. A run during which the system took the processor
+    away for another program is repeated, up to `ATTEMPTS` times.
 
     Args:
         timers: What to compare, by name.
@@ -73,13 +81,35 @@ def in_turns(
     for name in names:
         for index in order[:WARM_UP]:
             timers[name].run(samples[index])
-    for number, start in enumerate(range(0, len(order), block)):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            timers[name].run(samples[order[start]])
-            for position in range(start, min(start + block, len(order))):
-                times[name][position] = timers[name].run(samples[order[position]])
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for number, start in enumerate(range(0, len(order), block)):
+            shift = number % len(names)
+            for name in names[shift:] + names[:shift]:
+                timers[name].run(samples[order[start]])
+                for position in range(start, min(start + block, len(order))):
+                    times[name][position] = undisturbed(timers[name], samples[order[position]])
+    finally:
+        if collecting:
+            gc.enable()
     return times
+
+
+def undisturbed(timer: Timer, arrays: Sequence[Array]) -> float:
+    """Microseconds of one run that no other program interrupted, or of the last attempt."""
+    time_of_run = 0.0
+    for _ in range(ATTEMPTS):
+        before = interruptions()
+        time_of_run = timer.run(arrays)
+        if interruptions() == before:
+            break
+    return time_of_run
+
+
+def interruptions() -> int:
+    """How often this process has lost its processor to another one; always 0 where the system does not say."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource is not None else 0
 
 
 def summary(times: Array) -> dict[str, float]:

@@ -11,6 +11,8 @@ from rich.console import Console
 from keras_efficient import tflite_export
 from keras_efficient.demo import deciding, pictures
 from keras_efficient.demo import run as demo
+from keras_efficient.demo.data import load
+from keras_efficient.demo.measure import measure
 from keras_efficient.demo.settings import Settings
 
 pytestmark = pytest.mark.skipif(
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     reason="the demo needs the extra tflite, and Keras on the TensorFlow backend",
 )
 ROWS = ["static", "static_small", "static_int8", "dynamic_stock", "dynamic_delegate", "dynamic_int8"]
-QUANTITIES = {"name", "accuracy", "expected_macs", "latency_us", "latency_p95_us", "bytes"}
+QUANTITIES = {"name", "accuracy", "expected_macs", "latency_us", "latency_p50_us", "latency_p95_us", "bytes"}
 
 
 def no_agents(*_, **__):
@@ -85,6 +87,13 @@ def test_the_file_runs_by_itself(result):
     same = ran.exit_index == taken
     assert same.sum() >= 7
     np.testing.assert_allclose(ran.output[same], logits[same], atol=1e-4)
+
+
+def test_without_the_native_library_every_row_runs_stock(result):
+    settings = Settings(result[0], images=48)
+    measured = measure(result[0], load(settings), {}, threads=2, with_delegate=False)
+    assert measured.row("dynamic_delegate").expected_macs == measured.row("dynamic_stock").expected_macs
+    np.testing.assert_array_equal(measured.predictions["dynamic_delegate"], measured.predictions["dynamic_stock"])
 
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
