@@ -1,0 +1,83 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_efficient import layers, models, policies, tflite_export
+from keras_efficient.tflite_export import flatbuffer, int8
+from keras_efficient.tflite_export.trace import InputSpec
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Exits without gates: everything in it has an int8 builtin."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = layers.EarlyExit(10)(x)
+    h = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = keras.layers.ReLU()(keras.layers.Add()([x, keras.layers.Conv2D(8, 3, padding="same")(h)]))
+    x = layers.EarlyExit(10)(x)
+    x = keras.layers.MaxPooling2D()(keras.layers.Conv2D(16, 3, padding="same", activation="relu")(x))
+    return models.MultiExit.from_model(keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x))))
+
+
+def types(path, *names):
+    """Tensor type of the first input of every op of those names."""
+    model = flatbuffer.parse(path.read_bytes())
+    builtin = flatbuffer.builtin_names()
+    return [
+        subgraph.tensors[op.inputs[0]].type
+        for subgraph in model.subgraphs
+        for op in subgraph.operators or []
+        if builtin[flatbuffer.operator_code(model, op)[0]] in names
+    ]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 2.0], ids=["all leave first", "nobody leaves early"])
+def test_every_branch_is_int8_whatever_calibration_enters(plain, x, tmp_path, threshold):
+    plain.policy = policies.ThresholdPolicy(threshold=threshold)
+    path = tmp_path / "m.tflite"
+    report = tflite_export.export(plain, path, quantize="int8", representative_data=x)
+    convolutions = types(path, "CONV_2D")
+    assert len(convolutions) == 4
+    assert set(convolutions) == {9}, report
+    assert set(types(path, "FULLY_CONNECTED")) == {9}
+    result = tflite_export.load(path)(x)
+    expected, exit_index = plain.predict_exits(x, verbose=0)
+    np.testing.assert_array_equal(result.exit_index, exit_index)
+    # 8 bits over the range of the logits: a few steps of rounding behind at most four layers.
+    assert np.abs(result.output - expected).max() < 0.06 * np.ptp(expected)
+    assert report.bytes < 0.5 * tflite_export.export(plain, tmp_path / "float.tflite").bytes
+
+
+def test_our_ops_stay_float_between_int8_neighbours(model, x, tmp_path):
+    path = tmp_path / "m.tflite"
+    report = tflite_export.export(model, path, quantize="int8", representative_data=x)
+    assert report.written == {"ke.gated_conv_2d": 3, "ke.multi_bit_dense": 1}
+    runner = tflite_export.load(path)
+    assert runner.delegated_ops == 4
+    stock = tflite_export.load(path, delegate="none")(x)
+    kernels = runner(x)
+    same = stock.exit_index == kernels.exit_index
+    assert same.mean() > 0.98
+    np.testing.assert_allclose(stock.output[same], kernels.output[same], atol=0.02)
+    assert 0 < report.quantized < 1
+    assert "Stayed float32" in report.notes[-1]
+
+
+def test_ranges_are_those_of_the_data():
+    dense = keras.layers.Dense(2, kernel_initializer="identity", name="dense")
+    model = keras.Sequential([keras.Input((2,)), dense, keras.layers.ReLU(name="relu")])
+    data = np.array([[-3.0, 1.0], [0.5, 7.0]], "float32")
+    sites = int8.observe(model, [InputSpec("x", (1, 2), "float32")], data)
+    site = sites[id(dense)]
+    assert (site.inputs[0].low, site.inputs[0].high) == (-3.0, 7.0)
+    assert site.fused_readers == {0: True}
+    relu = sites[id(model.get_layer("relu"))]
+    assert (relu.outputs[0].low, relu.outputs[0].high) == (0.0, 7.0)
+
+
+def test_data_is_required(plain, tmp_path):
+    with pytest.raises(ValueError, match="`representative_data`. Expected real inputs"):
+        tflite_export.export(plain, tmp_path / "m.tflite", quantize="int8")
