@@ -82,7 +82,8 @@ def summarise(runs: dict[str, Any]) -> dict[str, Any]:
                 by_name[row["name"]][quantity].append(row[quantity])
     rows = []
     for name, columns in by_name.items():
-        means = {quantity: float(np.mean(values)) for quantity, values in columns.items()}
+        means: dict[str, float] = {quantity: float(np.mean(values)) for quantity, values in columns.items()}
+        means["bytes"] = round(means["bytes"])
         spreads = {f"{quantity}_spread": float(np.std(values)) for quantity, values in columns.items()}
         rows.append({"name": name, **means, **spreads})
     return {
