@@ -228,7 +228,8 @@ class MultiExit(keras.Model):
         Args:
             x: Inputs to average over where gates decide; without them everything counts as open.
         """
-        if x is None:
+        dense = x is None
+        if dense:
             x = keras.tree.map_structure(lambda t: np.zeros((1, *t.shape[1:]), t.dtype), self.stages[0].input)
         sizes = [len(array) for array in keras.tree.flatten(x)]
         totals = np.zeros(self.num_exits)
@@ -239,7 +240,7 @@ class MultiExit(keras.Model):
             for k in range(self.num_exits):
                 with cost.counting(self) as events:
                     features, _ = self._stage(k, features, False)
-                totals[k] += sum(size * float(ops.mean(event.executed)) for event in events)
+                totals[k] += size * sum(event.dense if dense else float(ops.mean(event.executed)) for event in events)
         return np.cumsum(totals) / sizes[0]
 
     def exit_data(self, x: Any, y: Any, batch_size: int | None = None, verbose: Any = 0) -> dict[str, NDArray[Any]]:

@@ -151,6 +151,8 @@ def quantized_share(model: Any) -> tuple[float, list[str]]:
             name = names[flatbuffer.operator_code(model, operator)[0]]
             if number in decompositions or name not in arithmetic or len(operator.inputs) == 0:
                 continue
+            if len(subgraph.tensors[operator.outputs[0]].shape) < 2:
+                continue  # the count of multiply-adds, no part of the network
             total += 1
             if subgraph.tensors[operator.inputs[0]].type == flatbuffer.schema().TensorType.INT8:
                 whole += 1

@@ -61,12 +61,19 @@ def multi_exit(layer_gates=True):
     """The network with a threshold policy under which every exit is taken by many of `inputs()`."""
     x = inputs()
     model = models.MultiExit.from_model(spread_gates(functional(layer_gates)))
-    thresholds = []
-    for name in ("exit_1", "exit_2"):
-        logits = model.predict_all(x, verbose=0)[name]
-        thresholds.append(float(np.quantile(keras.ops.convert_to_numpy(keras.ops.max(keras.ops.softmax(logits), -1)), 0.66)))
-    model.policy = policies.ThresholdPolicy(threshold=max(thresholds))
+    for weight in model.exits[1].trainable_weights:
+        weight.assign(weight * 3.0)  # surer than the first exit
+    first, second = (confidence(logits) for logits in list(model.predict_all(x, verbose=0).values())[:2])
+    threshold = float(np.quantile(first, 0.66))
+    model.policy = policies.ThresholdPolicy(threshold=threshold)
+    share = float(np.mean(second > threshold))
+    assert 0.2 < share < 0.9, f"the second exit is taken by {share:.0%}"
     return model
+
+
+def confidence(logits):
+    """The largest probability of each row."""
+    return keras.ops.convert_to_numpy(keras.ops.max(keras.ops.softmax(logits), -1))
 
 
 @pytest.fixture(scope="session")

@@ -22,12 +22,12 @@ def plain():
     return models.MultiExit.from_model(keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x))))
 
 
-def types(path, *names):
-    """Tensor type of the first input of every op of those names."""
+def types(path, *names, operand=0):
+    """Tensor type of an operand of every op of those names."""
     model = flatbuffer.parse(path.read_bytes())
     builtin = flatbuffer.builtin_names()
     return [
-        subgraph.tensors[op.inputs[0]].type
+        subgraph.tensors[op.inputs[operand]].type
         for subgraph in model.subgraphs
         for op in subgraph.operators or []
         if builtin[flatbuffer.operator_code(model, op)[0]] in names
@@ -48,7 +48,9 @@ def test_every_branch_is_int8_whatever_calibration_enters(plain, x, tmp_path, th
     np.testing.assert_array_equal(result.exit_index, exit_index)
     # 8 bits over the range of the logits: a few steps of rounding behind at most four layers.
     assert np.abs(result.output - expected).max() < 0.06 * np.ptp(expected)
-    assert report.bytes < 0.5 * tflite_export.export(plain, tmp_path / "float.tflite").bytes
+    assert set(types(path, "CONV_2D", operand=1)) == {9}
+    assert report.quantized == 1.0
+    assert report.notes == ()
 
 
 def test_our_ops_stay_float_between_int8_neighbours(model, x, tmp_path):
