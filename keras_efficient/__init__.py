@@ -1,7 +1,8 @@
 """Networks that spend compute only where it is needed, from `model.add` in Keras to milliseconds on a device.
 
 Importing the package registers its layers, models and policies with Keras, so that saved models load. It imports no
-TensorFlow but what Keras itself does for its backend; `tflite_export`, `testing` and `datasets` are imported on first use.
+TensorFlow but what Keras itself does for its backend; `tflite_export`, `testing` and `datasets` are imported on first
+use.
 """
 
 import importlib

@@ -39,7 +39,9 @@ print("kernel ran")
 
 
 def run(command, folder):
-    done = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, env=clean_environment())
+    done = subprocess.run(
+        [str(part) for part in command], cwd=folder, capture_output=True, text=True, env=clean_environment()
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -54,13 +56,17 @@ def test_plugin_from_a_wheel(tmp_path):
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
-    # Keras, TensorFlow and LiteRT come from this environment; our package and the plugin from their wheels, found first.
+    # Keras, TensorFlow and LiteRT come from this environment; our package and the plugin from their wheels, found
+    # first.
     site = pathlib.Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], tmp_path).strip())
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     wheels = tmp_path / "wheels"
     build = ["-m", "pip", "wheel", "-q", "--no-deps", "-w", wheels]
     run([sys.executable, *build, ROOT], tmp_path)
-    run([python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", *wheels.glob("keras_efficient-*.whl")], tmp_path)
+    run(
+        [python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", *wheels.glob("keras_efficient-*.whl")],
+        tmp_path,
+    )
     source = tmp_path / "plugin"
     source.mkdir()
     run(["cp", "-r", *(ROOT / "tests" / "plugin_package").iterdir(), source], tmp_path)

@@ -60,7 +60,8 @@ class Attributes:
             if choices is not None:
                 if not 0 <= int(value) < len(choices):
                     raise ValueError(
-                        f"Invalid code for attribute `{field.name}`. Expected 0 to {len(choices) - 1}. Received: {value}"
+                        f"Invalid code for attribute `{field.name}`. Expected 0 to {len(choices) - 1}. "
+                        f"Received: {value}"
                     )
                 value = choices[int(value)]
             values[field.name] = value

@@ -1,6 +1,7 @@
 """Weights as sums of scaled sign vectors: the greedy sketch of a float kernel and the packing of signs into bits.
 
-Source: Qu et al., "Adaptive Loss-aware Quantization for Multi-bit Networks", section 4 (structured sketching). NumPy only.
+Source: Qu et al., "Adaptive Loss-aware Quantization for Multi-bit Networks", section 4 (structured sketching). NumPy
+    only.
 """
 
 import numpy as np
@@ -12,7 +13,8 @@ RELATIVE_ERROR_STOP = 1e-6
 def sketch_group(weights: NDArray[np.floating], max_bases: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Approximates one group of weights `[n]` as `sum_i scales[i] * signs[i]`.
 
-    Greedy residual binarisation: each new sign vector is the sign of the residual (0 counts as +1), after which all scales
+    Greedy residual binarisation: each new sign vector is the sign of the residual (0 counts as +1), after which all
+        scales
     are refitted by least squares. Stops early when the residual's energy is below 1e-6 of the group's.
 
     Returns:
@@ -37,7 +39,9 @@ def sketch_group(weights: NDArray[np.floating], max_bases: int) -> tuple[NDArray
 def pack_signs(signs: NDArray[np.integer]) -> NDArray[np.uint8]:
     """Packs signs `[..., n]` (n a multiple of 8) into `[..., n/8]` bytes: bit 1 is -1, least significant bit first."""
     if signs.shape[-1] % 8:
-        raise ValueError(f"Invalid shape for argument `signs`. Expected a last dimension divisible by 8. Received: {signs.shape}")
+        raise ValueError(
+            f"Invalid shape for argument `signs`. Expected a last dimension divisible by 8. Received: {signs.shape}"
+        )
     return np.packbits(np.asarray(signs) < 0, axis=-1, bitorder="little")
 
 
@@ -51,8 +55,8 @@ def sketch_dense_kernel(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Sketches a dense kernel `[N, O]` in groups of `group_size` inputs per output (subchannelwise groups).
 
-    The last group is padded with zeros to `group_size`; only its real weights are fitted. A group that needs fewer bases
-    has scale 0 in the slots that it leaves.
+    The last group is padded with zeros to `group_size`; only its real weights are fitted. A group that needs fewer
+    bases has scale 0 in the slots that it leaves.
 
     Returns:
         bits: `[O, P, bases, group_size / 8]` uint8.

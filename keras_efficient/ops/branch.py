@@ -16,8 +16,8 @@ def branch(predicate: Tensor, when_true: Callable[[], Any], when_false: Callable
     Args:
         predicate: Boolean scalar tensor.
 
-    Under `recording()` each branch's multiply-adds come out as one event: `dense` is that of `when_true` and `when_false`
-    together, `executed` (`[1]`) that of the branch taken. Without it this is `keras.ops.cond`.
+    Under `recording()` each branch's multiply-adds come out as one event: `dense` is that of `when_true` and
+    `when_false` together, `executed` (`[1]`) that of the branch taken. Without it this is `keras.ops.cond`.
     """
     if not context.is_recording():
         return keras.ops.cond(predicate, when_true, when_false)
@@ -27,7 +27,10 @@ def branch(predicate: Tensor, when_true: Callable[[], Any], when_false: Callable
         def run() -> Any:
             with context.recording() as events:
                 result = function()
-            sums = [sum((keras.ops.sum(e.executed) for e in events if e.by_op is kind), keras.ops.zeros(())) for kind in (False, True)]
+            sums = [
+                sum((keras.ops.sum(e.executed) for e in events if e.by_op is kind), keras.ops.zeros(()))
+                for kind in (False, True)
+            ]
             for event in events:
                 dense[event.by_op] += event.dense
             return result, keras.ops.stack(sums)

@@ -1,4 +1,7 @@
-"""Writes the C header of the built-in ops' attributes: `python -m keras_efficient.ops.c_header > native/include/ke_attributes.h`."""
+"""Writes the C header of the built-in ops' attributes.
+
+python -m keras_efficient.ops.c_header > native/include/ke_attributes.h
+"""
 
 import dataclasses
 import re
@@ -35,7 +38,9 @@ def struct(op: Op) -> str:
         lines.append(f"  {'float' if is_float else 'int32_t'} {field.name};")
         low, high = (0, len(choices) - 1) if choices else (field.metadata["minimum"], field.metadata["maximum"])
         kind = "KE_FLOAT" if is_float else "KE_INT32"
-        rows.append(f'    {{"{field.name}", {kind}, offsetof({name}Attributes, {field.name}), {float(low)}, {float(high)}}},')
+        rows.append(
+            f'    {{"{field.name}", {kind}, offsetof({name}Attributes, {field.name}), {float(low)}, {float(high)}}},'
+        )
     lines += [f"}} {name}Attributes;", "", f"static const KeAttributeField {snake}_fields[] = {{", *rows, "};", ""]
     return "\n".join(lines)
 

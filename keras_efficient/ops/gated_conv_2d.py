@@ -2,8 +2,8 @@
 
     y[b, :, :, o] = g_out[b, o] * act(sum_i [g_in[b, i] != 0] * conv(x[b, :, :, i], W[:, :, i, o]) + bias[o])
 
-`g_in` is a mask, never a scale; `g_out` scales after the activation and skips its channel at 0, as the C-Net of LC-Net does
-(Xia et al., "Fully Dynamic Inference with Deep Neural Networks").
+`g_in` is a mask, never a scale; `g_out` scales after the activation and skips its channel at 0, as the C-Net of LC-Net
+does (Xia et al., "Fully Dynamic Inference with Deep Neural Networks").
 """
 
 import dataclasses
@@ -37,8 +37,8 @@ class GatedConv2DAttributes(Attributes):
         super().__post_init__()
         if max(self.stride_h, self.stride_w) > 1 and max(self.dilation_h, self.dilation_w) > 1:
             raise ValueError(
-                "Invalid attributes of ke.gated_conv_2d. Expected strides of 1 with dilation, or dilation of 1 with strides. "
-                f"Received: {self}"
+                "Invalid attributes of ke.gated_conv_2d. Expected strides of 1 with dilation, or dilation of 1 with "
+                f"strides. Received: {self}"
             )
 
 
@@ -78,19 +78,24 @@ def output_shape(shapes: Sequence[Shape], attributes: GatedConv2DAttributes) -> 
     """`[B, H', W', O]`; a dimension that is not known stays None."""
     (batch, height, width, _), kernel = shapes[0], shapes[3]
     kernel_h, kernel_w, _, filters = kernel
-    assert kernel_h is not None and kernel_w is not None
+    assert kernel_h is not None
+    assert kernel_w is not None
     pad = attributes.padding
     new_h = height and conv_output_length(height, kernel_h, attributes.stride_h, attributes.dilation_h, pad)
     new_w = width and conv_output_length(width, kernel_w, attributes.stride_w, attributes.dilation_w, pad)
     return (batch, new_h, new_w, filters)
 
 
-def cost(shapes: Sequence[Shape], attributes: GatedConv2DAttributes, open_counts: Sequence[Tensor] | None = None) -> Cost:
-    """Positions x kernel size x open inputs x open outputs. `open_counts` is `(open inputs, open outputs)`, each `[B]`."""
+def cost(
+    shapes: Sequence[Shape], attributes: GatedConv2DAttributes, open_counts: Sequence[Tensor] | None = None
+) -> Cost:
+    """Positions x kernel size x open inputs x open outputs; `open_counts`: (inputs, outputs), each `[B]`."""
     kernel_h, kernel_w, in_channels, filters = (int(size or 0) for size in shapes[3])
     _, height, width, _ = output_shape(shapes, attributes)
     if height is None or width is None:
-        raise ValueError(f"The cost of ke.gated_conv_2d needs static height and width. Received shape: {tuple(shapes[0])}")
+        raise ValueError(
+            f"The cost of ke.gated_conv_2d needs static height and width. Received shape: {tuple(shapes[0])}"
+        )
     open_in, open_out = open_counts or (in_channels, filters)
     macs = conv_macs((height, width), (kernel_h, kernel_w), open_in, open_out)
     return Cost(macs, 4.0 * (kernel_h * kernel_w * in_channels * filters + filters))

@@ -11,7 +11,9 @@ from typing import Any
 Count = Any
 
 
-def conv_macs(output_spatial: Sequence[int], kernel_spatial: Sequence[int], in_channels: Count, out_channels: Count) -> Count:
+def conv_macs(
+    output_spatial: Sequence[int], kernel_spatial: Sequence[int], in_channels: Count, out_channels: Count
+) -> Count:
     """MACs of a convolution per sample: positions x kernel size x input channels x output channels."""
     return float(math.prod(output_spatial) * math.prod(kernel_spatial)) * in_channels * out_channels
 

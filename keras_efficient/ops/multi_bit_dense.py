@@ -2,8 +2,9 @@
 
     y[b, o] = act(bias[o] + sum_p sum_i scales[o, p, i] * <sign(bits[o, p, i]), x_p[b]>)
 
-where `x_p` is the p-th run of `group_size` inputs and a bit of 1 stands for -1 (Qu et al., "Adaptive Loss-aware Quantization
-for Multi-bit Networks", section 3). Only a kernel is fast with it: the reference unpacks the bits into floats.
+where `x_p` is the p-th run of `group_size` inputs and a bit of 1 stands for -1 (Qu et al., "Adaptive Loss-aware
+Quantization for Multi-bit Networks", section 3). Only a kernel is fast with it: the reference unpacks the bits into
+floats.
 """
 
 import dataclasses
@@ -66,7 +67,9 @@ def output_shape(shapes: Sequence[Shape], attributes: MultiBitDenseAttributes) -
     return (shapes[0][0], shapes[1][0])
 
 
-def cost(shapes: Sequence[Shape], attributes: MultiBitDenseAttributes, open_counts: Sequence[Tensor] | None = None) -> Cost:
+def cost(
+    shapes: Sequence[Shape], attributes: MultiBitDenseAttributes, open_counts: Sequence[Tensor] | None = None
+) -> Cost:
     """MACs of the dense layer that it stands for; bytes of bits, scales and bias as stored."""
     outputs, groups, bases, width = (int(size or 0) for size in shapes[1])
     return Cost(dense_macs(int(shapes[0][1] or 0), outputs), outputs * groups * bases * (width + 4.0) + 4.0 * outputs)
@@ -78,7 +81,12 @@ def example(rng: np.random.Generator) -> tuple[list[np.ndarray], dict[str, Any]]
     group_size = 8 * int(rng.integers(1, 9))
     kernel = rng.normal(size=(inputs, outputs)) / np.sqrt(inputs)
     bits, scales = sketch_dense_kernel(kernel, int(rng.integers(1, 5)), group_size)
-    arrays = [rng.normal(size=(batch, inputs)).astype("float32"), bits, scales, rng.normal(size=outputs).astype("float32")]
+    arrays = [
+        rng.normal(size=(batch, inputs)).astype("float32"),
+        bits,
+        scales,
+        rng.normal(size=outputs).astype("float32"),
+    ]
     return arrays, {"group_size": group_size, "activation": str(rng.choice(ACTIVATIONS))}
 
 

@@ -58,8 +58,8 @@ class Op:
         attributes: Frozen dataclass derived from `Attributes`.
         reference: `reference(*tensors, **attributes)` in `keras.ops`: the definition, and the oracle of every kernel.
         output_shape: `output_shape(shapes, attributes) -> shape` from the shapes of the arguments.
-        cost: `cost(shapes, attributes, open_counts=None) -> Cost`. `open_counts` holds, per gate argument, the number of
-            open channels as a tensor `[B]`; without it the cost is the dense one.
+        cost: `cost(shapes, attributes, open_counts=None) -> Cost`. `open_counts` holds, per gate argument, the number
+            of open channels as a tensor `[B]`; without it the cost is the dense one.
         example: `example(rng) -> (arrays, attributes)`, a random valid call in NumPy, for `testing.check_op`.
         library: Path of the shared library with the op's kernel, None for kernels of our own library.
     """
@@ -154,7 +154,8 @@ def load_plugins() -> tuple[str, ...]:
             entry_point.load()()
         except Exception as error:
             raise RuntimeError(
-                f"Plugin {entry_point.name!r} ({entry_point.value}) of the group {PLUGIN_GROUP} could not be loaded: {error}"
+                f"Plugin {entry_point.name!r} ({entry_point.value}) of the group {PLUGIN_GROUP} could not be loaded: "
+                f"{error}"
             ) from error
         names.append(entry_point.name)
     return tuple(names)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 
-class CheckFailed(AssertionError):
+class CheckFailed(AssertionError):  # noqa: N818 (reads as what happened)
     """A check did not hold; the message names the subject, the check and what was found."""
 
 
@@ -40,7 +40,10 @@ def require(condition: bool, message: str) -> None:
 
 def require_close(actual: Any, expected: Any, what: str, tolerance: float = 1e-4) -> None:
     """Requires equal shapes and a largest difference of `tolerance`, relative to the largest expected value above 1."""
-    a, b = np.asarray(keras.ops.convert_to_numpy(actual), "float64"), np.asarray(keras.ops.convert_to_numpy(expected), "float64")
+    a, b = (
+        np.asarray(keras.ops.convert_to_numpy(actual), "float64"),
+        np.asarray(keras.ops.convert_to_numpy(expected), "float64"),
+    )
     require(a.shape == b.shape, f"{what}: expected shape {b.shape}, got {a.shape}")
     bound = tolerance * max(1.0, float(np.abs(b).max(initial=0.0)))
     gap = float(np.abs(a - b).max(initial=0.0))

@@ -1,6 +1,7 @@
 """`check_op`: ten checks of the contract that every op keeps."""
 
 import dataclasses
+import functools
 import pathlib
 import tempfile
 from typing import Any
@@ -22,7 +23,8 @@ def check_op(op: ops.Op, *, kernel: bool = True, seed: int = 0) -> list[str]:
 
     Args:
         op: The op; `op.example` supplies random calls.
-        kernel: Whether the op has a C kernel (in our library, or in `op.library`); False leaves out what runs through the delegate.
+        kernel: Whether the op has a C kernel (in our library, or in `op.library`); False leaves out what runs through
+            the delegate.
         seed: Of the examples.
 
     Raises:
@@ -51,7 +53,6 @@ class _Subject:
     op: ops.Op
     examples: list[tuple[list[np.ndarray], dict[str, Any]]]
 
-
     def gate_positions(self) -> list[int]:
         return [index for index, argument in enumerate(self.op.arguments) if argument.kind == "gate"]
 
@@ -65,7 +66,8 @@ class _Subject:
             attributes = self.op.attributes(**values)
             require(self.op.attributes.decode(attributes.encode()) == attributes, f"{attributes} changed by encoding")
         for field in dataclasses.fields(self.op.attributes):
-            require_value_error(lambda name=field.name: self.op.attributes(**{name: object()}), f"attribute `{field.name}`")
+            bad = functools.partial(self.op.attributes, **{field.name: object()})
+            require_value_error(bad, f"attribute `{field.name}`")
 
     def shapes(self) -> None:
         for arrays, values in self.examples:
@@ -123,7 +125,9 @@ class _Subject:
             require(dense.macs > 0 and dense.weight_bytes >= 0, f"expected a positive cost, got {dense}")
             full = [np.full(len(arrays[p]), arrays[p].shape[-1], "float32") for p in self.gate_positions()]
             if full:
-                require_close(self.op.cost(shapes, attributes, full).macs, np.full(len(full[0]), dense.macs), "all gates open")
+                require_close(
+                    self.op.cost(shapes, attributes, full).macs, np.full(len(full[0]), dense.macs), "all gates open"
+                )
             with ops.recording() as events:
                 self.op(*arrays, **values)
             executed = keras.ops.convert_to_numpy(events[0].executed)

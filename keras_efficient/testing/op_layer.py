@@ -32,7 +32,12 @@ class OpLayer(keras.layers.Layer):
         for argument, shape in zip(self.op.weights, self.weight_shapes, strict=True):
             trainable = argument.dtype == "float32"
             self.add_weight(
-                shape=tuple(shape), dtype=argument.dtype, trainable=trainable, autocast=trainable, initializer="zeros", name=argument.name
+                shape=tuple(shape),
+                dtype=argument.dtype,
+                trainable=trainable,
+                autocast=trainable,
+                initializer="zeros",
+                name=argument.name,
             )
 
     def set_arrays(self, arrays: list[np.ndarray]) -> None:
@@ -44,7 +49,9 @@ class OpLayer(keras.layers.Layer):
         """The op on the inputs and the layer's weights."""
         tensors = inputs if isinstance(inputs, (list, tuple)) else [inputs]
         by_name = {weight.name: weight for weight in self.weights}
-        return self.op(*tensors, *(keras.ops.convert_to_tensor(by_name[a.name]) for a in self.op.weights), **self.attributes)
+        return self.op(
+            *tensors, *(keras.ops.convert_to_tensor(by_name[a.name]) for a in self.op.weights), **self.attributes
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

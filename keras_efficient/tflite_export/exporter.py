@@ -32,15 +32,17 @@ def export(
 ) -> ExportReport:
     """Writes a Keras model as a `.tflite` file and verifies it against Keras.
 
-    Gates and exits become IF branches, ops of the registry one of three forms. The file is written only after the whole export
-    went well, and then whole.
+    Gates and exits become IF branches, ops of the registry one of three forms. The file is written only after the
+    whole export went well, and then whole.
 
     Args:
-        model: Built Keras model. With an exit policy (`MultiExit.policy`) the file leaves at the exit that the policy takes and has
-            the outputs `output` and `exit_index`; layer gates and exits add the output `macs` (builtin ops, ops of ours).
+        model: Built Keras model. With an exit policy (`MultiExit.policy`) the file leaves at the exit that the policy
+            takes and has the outputs `output` and `exit_index`; layer gates and exits add the output `macs` (builtin
+            ops, ops of ours).
         path: Ends in `.tflite`.
-        ops: `"composite"` (default: any LiteRT, TFLite 2.18.1 and newer; our kernels when the delegate is loaded), `"custom"` (older
-            runtimes too; needs the delegate) or `"builtin"` (runs everywhere, saves only what branches save).
+        ops: `"composite"` (default: any LiteRT, TFLite 2.18.1 and newer; our kernels when the delegate is loaded),
+            `"custom"` (older runtimes too; needs the delegate) or `"builtin"` (runs everywhere, saves only what
+            branches save).
         signature: Key of the signature in the file.
         representative_data: Real inputs `[N, ...]`, or arrays by input name. Verification runs on the first 32; with
             `quantize="int8"` the ranges are calibrated on all of them.
@@ -54,7 +56,8 @@ def export(
         The `ExportReport`: ops written, parity per output, bytes, what was not converted and why.
 
     Raises:
-        ValueError: For a bad argument, an unbuilt model, dynamic dimensions, or a layer that the converter cannot express.
+        ValueError: For a bad argument, an unbuilt model, dynamic dimensions, or a layer that the converter cannot
+            express.
         ImportError: If TensorFlow or LiteRT is missing; names the pip command.
         OSError: If the path cannot be written.
     """
@@ -63,9 +66,13 @@ def export(
     if quantize not in (None, "int8"):
         raise ValueError(f"Invalid value for argument `quantize`. Expected None or 'int8'. Received: {quantize!r}")
     if quantize == "int8" and representative_data is None:
-        raise ValueError("Invalid value for argument `representative_data`. Expected real inputs for quantize='int8'. Received: None")
+        raise ValueError(
+            "Invalid value for argument `representative_data`. Expected real inputs for quantize='int8'. Received: None"
+        )
     if not isinstance(model, keras.Model):
-        raise ValueError(f"Invalid value for argument `model`. Expected a keras.Model. Received: {type(model).__name__}")
+        raise ValueError(
+            f"Invalid value for argument `model`. Expected a keras.Model. Received: {type(model).__name__}"
+        )
     specs = input_specs(model, batch_size)
     inputs = verify.sample_inputs(specs, representative_data)
     if keras.backend.backend() != "tensorflow":
@@ -147,9 +154,13 @@ def _replace_policies(config: Any) -> Any:
 def _check_path(path: str | os.PathLike[str]) -> pathlib.Path:
     file = pathlib.Path(path)
     if file.suffix != ".tflite":
-        raise ValueError(f"Invalid value for argument `path`. Expected a name that ends in .tflite. Received: {str(path)!r}")
+        raise ValueError(
+            f"Invalid value for argument `path`. Expected a name that ends in .tflite. Received: {str(path)!r}"
+        )
     if not file.parent.is_dir() or not os.access(file.parent, os.W_OK) or file.is_dir():
-        raise OSError(f"Invalid value for argument `path`. Expected a file in a writable directory. Received: {str(path)!r}")
+        raise OSError(
+            f"Invalid value for argument `path`. Expected a file in a writable directory. Received: {str(path)!r}"
+        )
     return file
 
 
@@ -171,7 +182,9 @@ def _verify(traced: Trace, content: bytes, form: str, inputs: dict[str, Any]) ->
         try:
             library = _native.library_path()
         except FileNotFoundError:
-            return None, ["Not verified: a file with custom ops runs only with the native library, which is not installed."]
+            return None, [
+                "Not verified: a file with custom ops runs only with the native library, which is not installed."
+            ]
     try:
         found = runtime.find_runtime()
     except ImportError as error:

@@ -19,7 +19,17 @@ CUSTOM = 32
 PLACEHOLDER_FOR_GREATER_OP_CODES = 127
 IF = 118
 
-_DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8", 10: "float64"}
+_DTYPES = {
+    0: "float32",
+    1: "float16",
+    2: "int32",
+    3: "uint8",
+    4: "int64",
+    6: "bool",
+    7: "int16",
+    9: "int8",
+    10: "float64",
+}
 
 
 def schema() -> Any:
@@ -111,9 +121,9 @@ def constant(model: Model, tensor: Any) -> NDArray[Any] | None:
 def add_buffer(model: Model, content: bytes) -> int:
     """Appends a buffer, or returns the index of one with the same content."""
     for index, known in enumerate(model.buffers):
-        if index and known.data is not None and len(known.data) == len(content):
-            if np.asarray(known.data, "uint8").tobytes() == content:
-                return index
+        same_size = index > 0 and known.data is not None and len(known.data) == len(content)
+        if same_size and np.asarray(known.data, "uint8").tobytes() == content:
+            return index
     buffer = schema().BufferT()
     buffer.data = np.frombuffer(content, "uint8")
     model.buffers.append(buffer)

@@ -1,8 +1,8 @@
 """The three forms of an op in a file: composite with a decomposition, custom op, or nothing but builtin ops.
 
 The traced file (see `trace`) holds each op as a custom op whose weights are constants; here those become either custom
-ops with encoded attributes and weights in device layout, or `STABLEHLO_COMPOSITE` ops whose decomposition holds weights and
-reference.
+ops with encoded attributes and weights in device layout, or `STABLEHLO_COMPOSITE` ops whose decomposition holds
+weights and reference.
 """
 
 import dataclasses
@@ -69,8 +69,8 @@ def _weights(model: Any, subgraph: Any, operator: Any, instance: Instance) -> li
         value = flatbuffer.constant(model, subgraph.tensors[index])
         if value is None:
             raise ValueError(
-                f"Invalid weight `{argument.name}` of op `{instance.op.name}`. Expected a constant in the exported graph. "
-                "Received a tensor that is computed from the input"
+                f"Invalid weight `{argument.name}` of op `{instance.op.name}`. Expected a constant in the exported "
+                "graph. Received a tensor that is computed from the input"
             )
         values.append(value)
     return values
@@ -102,7 +102,7 @@ def to_custom(model: Any, nodes: Sequence[Node]) -> None:
 
 
 def to_composite(model: Any, nodes: Sequence[Node]) -> None:
-    """Turns each op into a composite; its reference, converted with the weights inside, becomes a subgraph of the file."""
+    """Turns each op into a composite; its reference with the weights inside becomes a subgraph of the file."""
     if not nodes:
         return
     schema = flatbuffer.schema()

@@ -1,9 +1,10 @@
 """int8 files: ranges are calibrated in Keras and written into the traced graph as fake-quant nodes.
 
-The converter's own calibration never enters a branch that its inputs do not take, and stops at ops that it does not know. So the
-model runs once over the representative data with everything computed, the range of every layer's inputs and outputs is noted,
-and while the exporter traces, each of those tensors passes a fake-quant node with that range (twice around a branch, so that
-both sides know it). The converter then makes int8 of all builtin ops; our own ops stay float32 between dequantise and quantise.
+The converter's own calibration never enters a branch that its inputs do not take, and stops at ops that it does not
+know. So the model runs once over the representative data with everything computed, the range of every layer's inputs
+and outputs is noted, and while the exporter traces, each of those tensors passes a fake-quant node with that range
+(twice around a branch, so that both sides know it). The converter then makes int8 of all builtin ops; our own ops stay
+float32 between dequantise and quantise.
 """
 
 import contextlib
@@ -49,7 +50,9 @@ class Site:
     fused_readers: dict[int, bool]
 
 
-def calibrated(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> Callable[[], contextlib.AbstractContextManager[None]]:
+def calibrated(
+    model: keras.Model, specs: Sequence[InputSpec], data: Any
+) -> Callable[[], contextlib.AbstractContextManager[None]]:
     """Runs the model over the data; returns a context in which its layers place fake-quant nodes with those ranges."""
     sites = observe(model, specs, data)
 
@@ -63,7 +66,10 @@ def calibrated(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> Cal
                 args, kwargs = _mapped_inputs(args, kwargs, lambda i, t: _fake_quant(t, site.inputs.get(i)))
             outputs = original(*args, **kwargs)
             flat = keras.tree.flatten(outputs)
-            placed = [t if site.fused_readers.get(i, False) else _fake_quant(t, site.outputs.get(i)) for i, t in enumerate(flat)]
+            placed = [
+                t if site.fused_readers.get(i, False) else _fake_quant(t, site.outputs.get(i))
+                for i, t in enumerate(flat)
+            ]
             return keras.tree.pack_sequence_as(outputs, placed)
 
         with wrapped_calls(units(model), call):
@@ -103,7 +109,9 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
     with wrapped_calls(units(model), call):
         for start in range(0, count, BATCH):
             produced.clear()
-            tensors = [keras.ops.convert_to_tensor(np.asarray(arrays[s.name][start : start + BATCH], s.dtype)) for s in specs]
+            tensors = [
+                keras.ops.convert_to_tensor(np.asarray(arrays[s.name][start : start + BATCH], s.dtype)) for s in specs
+            ]
             call_model(model, specs, tensors)
     return sites
 
@@ -128,7 +136,9 @@ def _mapped_inputs(args: Any, kwargs: Any, function: Callable[[int, Tensor], Ten
 
 
 def _is_float(value: Any) -> bool:
-    return keras.ops.is_tensor(value) and "float" in keras.backend.standardize_dtype(value.dtype) and len(value.shape) > 1
+    return (
+        keras.ops.is_tensor(value) and "float" in keras.backend.standardize_dtype(value.dtype) and len(value.shape) > 1
+    )
 
 
 def _fake_quant(tensor: Tensor, found: Range | None) -> Tensor:
@@ -140,9 +150,18 @@ def _fake_quant(tensor: Tensor, found: Range | None) -> Tensor:
 
 
 def quantized_share(model: Any) -> tuple[float, list[str]]:
-    """The share of arithmetic ops (convolution, dense, addition, pooling) with int8 inputs, and a note on those without."""
+    """The share of arithmetic ops (convolution, dense, addition, pooling) with int8 inputs; a note on the others."""
     names = flatbuffer.builtin_names()
-    arithmetic = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MEAN", "AVERAGE_POOL_2D", "MAX_POOL_2D", "BATCH_MATMUL"}
+    arithmetic = {
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "FULLY_CONNECTED",
+        "ADD",
+        "MEAN",
+        "AVERAGE_POOL_2D",
+        "MAX_POOL_2D",
+        "BATCH_MATMUL",
+    }
     whole, total = 0, 0
     left: dict[str, int] = {}
     decompositions = decomposition_indices(model)
@@ -158,6 +177,7 @@ def quantized_share(model: Any) -> tuple[float, list[str]]:
                 whole += 1
             else:
                 left[name] = left.get(name, 0) + 1
-    notes = [f"Stayed float32: {', '.join(f'{count} x {name}' for name, count in sorted(left.items()))}."] if left else []
+    notes = (
+        [f"Stayed float32: {', '.join(f'{count} x {name}' for name, count in sorted(left.items()))}."] if left else []
+    )
     return (whole / total if total else 0.0), notes
-

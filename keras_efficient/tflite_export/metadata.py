@@ -29,5 +29,7 @@ def read(model: Any) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"Invalid metadata {NAME!r} in the .tflite file. Expected a JSON object: {error}") from error
     if not isinstance(entries, dict) or int(entries.get("format", 0)) > FORMAT:
-        raise ValueError(f"Invalid metadata {NAME!r}. Expected a JSON object of format {FORMAT} or older. Received: {entries!r:.200}")
+        raise ValueError(
+            f"Invalid metadata {NAME!r}. Expected a JSON object of format {FORMAT} or older. Received: {entries!r:.200}"
+        )
     return entries

@@ -7,7 +7,7 @@ from keras_efficient.tflite_export import flatbuffer
 
 
 def drop_unused(model: Any) -> None:
-    """Removes unused tensors (not in the decompositions of composites, whose weights are named by index) and buffers."""
+    """Removes unused buffers, and unused tensors except in decompositions, whose weights are named by index."""
     decompositions = decomposition_indices(model)
     for index, subgraph in enumerate(model.subgraphs):
         if index not in decompositions:

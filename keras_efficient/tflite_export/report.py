@@ -17,7 +17,8 @@ class ExportReport:
         parity: Largest absolute difference between Keras and the file in a stock runtime, per output, over
             `verified_inputs` inputs; empty where no runtime could run the form (then `notes` says so).
         verified_inputs: How many inputs the parity was measured on.
-        exit_mismatches: Inputs that left at another exit than in Keras (a score on the threshold); they are not in `parity`.
+        exit_mismatches: Inputs that left at another exit than in Keras (a score on the threshold); they are not in
+            `parity`.
         dense_macs: Multiply-adds per sample with everything open and no exit taken.
         quantized: Tensors stored as int8, as a share of the activation and weight tensors (None for float files).
         notes: What was not converted and why, one sentence each.

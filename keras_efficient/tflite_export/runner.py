@@ -25,8 +25,9 @@ class Result:
     Attributes:
         outputs: Arrays by output name, first dimension N.
         exit_index: `[N]` index of the exit taken, None for a model without an exit policy.
-        executed_macs: `[N]` multiply-adds that were really executed: the builtin ops of the branches that ran, and the ops'
-            kernels by their own counters (without the delegate: the ops in full, since their decomposition computes everything).
+        executed_macs: `[N]` multiply-adds that really ran: the builtin ops of the branches taken, and the ops'
+            kernels by their own counters (without the delegate: the ops in full, since their decomposition computes
+            everything).
     """
 
     outputs: dict[str, Array]
@@ -72,7 +73,8 @@ def load(
         plugins: Paths of further kernel libraries; those of installed plugin packages are found by themselves.
 
     Raises:
-        ValueError: If the file is no TFLite file, or the runtime is too old for it; one sentence that names the version.
+        ValueError: If the file is no TFLite file, or the runtime is too old for it; one sentence that names the
+            version.
         FileNotFoundError: If the file or the library does not exist.
         ImportError: If no runtime is installed.
     """
@@ -80,7 +82,9 @@ def load(
         raise ValueError(f"Invalid value for argument `num_threads`. Expected at least 1. Received: {num_threads}")
     file = pathlib.Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"Invalid value for argument `path`. Expected a .tflite file. Received: {file} (not there)")
+        raise FileNotFoundError(
+            f"Invalid value for argument `path`. Expected a .tflite file. Received: {file} (not there)"
+        )
     content = file.read_bytes()
     library: pathlib.Path | None = None
     if delegate == "auto":
@@ -92,7 +96,8 @@ def load(
         library = pathlib.Path(delegate)
         if not library.is_file():
             raise FileNotFoundError(
-                f"Invalid value for argument `delegate`. Expected 'auto', 'none' or the path of a library. Received: {delegate!r}"
+                "Invalid value for argument `delegate`. Expected 'auto', 'none' or the path of a library. "
+                f"Received: {delegate!r}"
             )
     return Runner(content, find_runtime(runtime), library, num_threads, plugins)
 
@@ -100,12 +105,17 @@ def load(
 class Runner:
     """A loaded file. Call it with one array, or with arrays by input name; see `load`.
 
-    A file with exits or layer gates takes one sample at a time; batches are run sample by sample. A `Runner` belongs to one
-    thread at a time; load one per thread.
+    A file with exits or layer gates takes one sample at a time; batches are run sample by sample. A `Runner` belongs
+    to one thread at a time; load one per thread.
     """
 
     def __init__(
-        self, content: bytes, runtime: Runtime, library: pathlib.Path | None, num_threads: int, plugins: list[str] | None = None
+        self,
+        content: bytes,
+        runtime: Runtime,
+        library: pathlib.Path | None,
+        num_threads: int,
+        plugins: list[str] | None = None,
     ):
         self.metadata = _file_metadata(content)
         self._content = content
@@ -127,6 +137,12 @@ class Runner:
         return int(self._stats.claimed_ops)
 
     @property
+    def batch_size(self) -> int | None:
+        """Rows that the file takes at a time, None where it takes any number."""
+        size = int(next(iter(self._inputs.values()))["shape_signature"][0])
+        return size if size > 0 else None
+
+    @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
         """Shapes by input name; -1 is a free dimension."""
         return {name: tuple(int(size) for size in detail["shape_signature"]) for name, detail in self._inputs.items()}
@@ -139,15 +155,17 @@ class Runner:
         """
         arrays = self._check(x, inputs)
         count = len(next(iter(arrays.values())))
-        fixed = all(detail["shape_signature"][0] == 1 for detail in self._inputs.values())
-        pieces = [slice(i, i + 1) for i in range(count)] if fixed else [slice(0, count)]
+        size = self.batch_size or count
+        if count % size:
+            raise ValueError(
+                f"Invalid inputs. Expected a multiple of the file's batch size {size}. Received: {count} rows"
+            )
         outputs: list[dict[str, Array]] = []
         macs: list[float] = []
-        for piece in pieces:
+        for start in range(0, count, size):
             self._stats.executed_macs = 0
-            one = self._signature(**{name: array[piece] for name, array in arrays.items()})
+            one = self._signature(**{name: array[start : start + size] for name, array in arrays.items()})
             outputs.append(one)
-            size = 1 if fixed else count
             macs += [self._executed(one, size)] * size
         merged = {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0] if name != "macs"}
         exit_index = merged.pop("exit_index", None) if "exits" in self.metadata else None
@@ -156,14 +174,18 @@ class Runner:
     def _executed(self, outputs: dict[str, Array], samples: int) -> float:
         """Multiply-adds per sample of the call that just ended."""
         known = self.metadata.get("macs", {})
-        builtin, dense_ops = outputs["macs"] if "macs" in outputs else (known.get("builtin", 0.0), known.get("ops", 0.0))
+        builtin, dense_ops = (
+            outputs["macs"] if "macs" in outputs else (known.get("builtin", 0.0), known.get("ops", 0.0))
+        )
         return float(builtin) + (self._stats.executed_macs / samples if self.delegated_ops else float(dense_ops))
 
     def _check(self, x: Any, inputs: dict[str, Any]) -> dict[str, Array]:
         if x is not None:
             free = [name for name in self._inputs if name not in inputs]
             if len(free) != 1:
-                raise ValueError(f"Invalid inputs. Expected arrays by name for {sorted(self._inputs)}. Received one array for {free}")
+                raise ValueError(
+                    f"Invalid inputs. Expected arrays by name for {sorted(self._inputs)}. Received one array for {free}"
+                )
             inputs = {free[0]: x, **inputs}
         if set(inputs) != set(self._inputs):
             raise ValueError(f"Invalid inputs. Expected {sorted(self._inputs)}. Received: {sorted(inputs)}")
@@ -172,12 +194,18 @@ class Runner:
             array = np.asarray(inputs[name])
             wanted = [int(size) for size in detail["shape_signature"]]
             if array.ndim != len(wanted) or list(array.shape[1:]) != wanted[1:] or len(array) == 0:
-                raise ValueError(f"Invalid shape for input `{name}`. Expected [N, {wanted[1:]}]. Received: {array.shape}")
+                raise ValueError(
+                    f"Invalid shape for input `{name}`. Expected [N, {wanted[1:]}]. Received: {array.shape}"
+                )
             if array.dtype.kind not in "fiub" or (array.dtype != detail["dtype"] and array.dtype.kind != "f"):
-                raise ValueError(f"Invalid dtype for input `{name}`. Expected {detail['dtype'].__name__}. Received: {array.dtype}")
+                raise ValueError(
+                    f"Invalid dtype for input `{name}`. Expected {detail['dtype'].__name__}. Received: {array.dtype}"
+                )
             arrays[name] = np.ascontiguousarray(array.astype(detail["dtype"], copy=False))
         if len({len(array) for array in arrays.values()}) != 1:
-            raise ValueError(f"Invalid inputs. Expected one batch size. Received: { {n: a.shape for n, a in arrays.items()} }")
+            raise ValueError(
+                f"Invalid inputs. Expected one batch size. Received: { {n: a.shape for n, a in arrays.items()} }"
+            )
         return arrays
 
 
@@ -191,4 +219,3 @@ def _file_metadata(content: bytes) -> dict[str, Any]:
 
 def _plugin_libraries() -> list[str]:
     return sorted({op.library for op in ops.registered_ops().values() if op.library is not None})
-

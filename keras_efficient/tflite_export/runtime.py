@@ -33,7 +33,9 @@ class Runtime:
         try:
             return load(str(library), options)
         except (ValueError, OSError) as error:
-            raise ValueError(f"The delegate {library} could not be loaded by {self.name} {self.version}: {error}") from error
+            raise ValueError(
+                f"The delegate {library} could not be loaded by {self.name} {self.version}: {error}"
+            ) from error
 
     def interpreter(self, content: bytes, delegates: Sequence[Any], num_threads: int, metadata: dict[str, Any]) -> Any:
         """An interpreter with its tensors allocated.
@@ -52,8 +54,13 @@ class Runtime:
             if form == "custom" and not delegates:
                 hint = " A file with ops='custom' needs the delegate."
             elif form == "composite" and not runs_composites(self.name, self.version):
-                hint = f" A file with ops='composite' needs {COMPOSITE_NEEDS}; ops='custom' runs on older runtimes with the delegate."
-            raise ValueError(f"{self.name} {self.version} cannot run this file.{hint} The runtime says: {error}") from error
+                hint = (
+                    f" A file with ops='composite' needs {COMPOSITE_NEEDS}; "
+                    "ops='custom' runs on older runtimes with the delegate."
+                )
+            raise ValueError(
+                f"{self.name} {self.version} cannot run this file.{hint} The runtime says: {error}"
+            ) from error
         return interpreter
 
 

@@ -46,7 +46,8 @@ class Trace:
     """What tracing gave.
 
     Attributes:
-        content: The `.tflite` file, ops as custom ops named like the op, with their number as the attribute `ke_instance`.
+        content: The `.tflite` file, ops as custom ops named like the op, with their number as the attribute
+            `ke_instance`.
         instances: The ops' calls; `ke_instance` counts into them.
         outputs: Output names in order.
         reference: The same computation in TensorFlow, from arrays by input name to arrays by output name.
@@ -69,7 +70,9 @@ def input_specs(model: keras.Model, batch_size: int | None) -> list[InputSpec]:
         ValueError: If the model is not built, or a dimension other than the batch is dynamic.
     """
     if not model.built:
-        raise ValueError(f"Invalid value for argument `model`. Expected a built model. Received: {model.name!r}, not built yet")
+        raise ValueError(
+            f"Invalid value for argument `model`. Expected a built model. Received: {model.name!r}, not built yet"
+        )
     inputs = getattr(model, "inputs", None)
     if inputs:
         tensors = [(t.name, tuple(t.shape), keras.backend.standardize_dtype(t.dtype)) for t in inputs]
@@ -78,16 +81,16 @@ def input_specs(model: keras.Model, batch_size: int | None) -> list[InputSpec]:
         shape = config.get("input_shape")
         if shape is None or any(isinstance(size, (list, tuple, dict)) for size in shape):
             raise ValueError(
-                "Invalid value for argument `model`. Expected a model whose input shapes are known (Sequential, Functional, or "
-                f"built on one tensor). Received: {model.name!r} with build configuration {config}"
+                "Invalid value for argument `model`. Expected a model whose input shapes are known (Sequential, "
+                f"Functional, or built on one tensor). Received: {model.name!r} with build configuration {config}"
             )
         tensors = [("input", tuple(shape), "float32")]
     specs = []
     for name, shape, dtype in tensors:
         if any(size is None for size in shape[1:]):
             raise ValueError(
-                "Invalid value for argument `model`. Expected static dimensions behind the batch (gated ops and .tflite files "
-                f"need them). Received: input {name!r} of shape {shape}"
+                "Invalid value for argument `model`. Expected static dimensions behind the batch (gated ops and "
+                f".tflite files need them). Received: input {name!r} of shape {shape}"
             )
         specs.append(InputSpec(name, (batch_size, *shape[1:]), dtype))
     return specs
@@ -184,7 +187,10 @@ def trace(
         branches = any(event.name == "branch" for event in events)
         named = {name: tf.identity(tf.convert_to_tensor(value), name=name) for name, value in outputs.items()}
         if branches:
-            sums = [tf.add_n([tf.reduce_sum(e.executed) for e in events if e.by_op is kind] or [tf.zeros(())]) for kind in (False, True)]
+            sums = [
+                tf.add_n([tf.reduce_sum(e.executed) for e in events if e.by_op is kind] or [tf.zeros(())])
+                for kind in (False, True)
+            ]
             named[MACS_OUTPUT] = tf.stack(sums)
         return named
 
@@ -222,7 +228,9 @@ def convert(module: Any, signatures: dict[str, Any], int8: bool = False) -> byte
             return bytes(converter.convert())
         except Exception as error:
             lines = [line for line in str(error).splitlines() if "error:" in line] or str(error).splitlines()[:3]
-            raise ValueError(f"The TFLite converter cannot express this model in builtin ops: {' '.join(lines)[:1500]}") from error
+            raise ValueError(
+                f"The TFLite converter cannot express this model in builtin ops: {' '.join(lines)[:1500]}"
+            ) from error
 
 
 @contextlib.contextmanager

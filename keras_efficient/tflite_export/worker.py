@@ -1,4 +1,4 @@
-"""Export of a model whose backend is not TensorFlow: saved as `.keras`, converted in a process with the TensorFlow backend."""
+"""Export of a model of another backend: saved as `.keras`, converted in a process with the TensorFlow backend."""
 
 import importlib
 import json
@@ -19,24 +19,32 @@ def export_in_worker(model: keras.Model, path: pathlib.Path, data: Any, argument
     """Runs `export` in a fresh process.
 
     Raises:
-        ValueError: With the worker's sentence, or if a layer's class lives in a script that no other process can import.
+        ValueError: With the worker's sentence, or if a layer's class lives in a script that no other process can
+            import.
     """
     modules = custom_modules(model)
     if "__main__" in modules:
         raise ValueError(
-            "Invalid value for argument `model`. Expected layers whose classes another process can import, since the export converts "
-            "in one with the TensorFlow backend. Received: a layer class of the script itself; move it into a module"
+            "Invalid value for argument `model`. Expected layers whose classes another process can import, since the "
+            "export converts in one with the TensorFlow backend. Received: a layer class of the script itself; move it into a module"
         )
     with tempfile.TemporaryDirectory() as directory:
         folder = pathlib.Path(directory)
         model.save(folder / "model.keras")
-        arrays = data if isinstance(data, dict) else {} if data is None else {"": np.asarray(data)}
-        np.savez(folder / "data.npz", **{f"x_{name}": array for name, array in arrays.items()})
+        arrays: dict[str, Any] = data if isinstance(data, dict) else {} if data is None else {"": np.asarray(data)}
+        np.savez(folder / "data.npz", allow_pickle=False, **{f"x_{name}": array for name, array in arrays.items()})
         request = {"modules": sorted(modules), "path": str(path.resolve()), "arguments": arguments}
         (folder / "request.json").write_text(json.dumps(request))
-        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": "tensorflow",
+            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+        }
         done = subprocess.run(
-            [sys.executable, "-m", "keras_efficient.tflite_export.worker", directory], env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "keras_efficient.tflite_export.worker", directory],
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         answer = folder / "answer.json"
         if not answer.exists():
@@ -69,7 +77,9 @@ def main(directory: str) -> None:
         model = keras.saving.load_model(folder / "model.keras")
         answer = export(model, request["path"], representative_data=data, **request["arguments"]).to_dict()
     except Exception as error:
-        kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in ("ImportError", "OSError")), "ValueError")
+        kind = next(
+            (base.__name__ for base in type(error).__mro__ if base.__name__ in ("ImportError", "OSError")), "ValueError"
+        )
         answer = {"error": str(error), "kind": kind}
     (folder / "answer.json").write_text(json.dumps(answer))
 

@@ -51,10 +51,8 @@ def test_worked_by_hand():
     # Two pixels, two channels; the second input is shut, the first output is scaled, the second is shut.
     x = np.array([[[[2.0, 100.0], [-1.0, 100.0]]]], "float32")
     kernel = np.array([[[[3.0, 5.0], [7.0, 11.0]]]], "float32")
-    y = ops.gated_conv_2d(
-        x, np.array([[1.0, 0.0]], "float32"), np.array([[0.5, 0.0]], "float32"), kernel, np.array([1.0, 1.0], "float32"),
-        activation="relu",
-    )  # fmt: skip
+    g_in, g_out = np.array([[1.0, 0.0]], "float32"), np.array([[0.5, 0.0]], "float32")
+    y = ops.gated_conv_2d(x, g_in, g_out, kernel, np.array([1.0, 1.0], "float32"), activation="relu")
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(y), [[[[3.5, 0.0], [0.0, 0.0]]]])
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -61,7 +63,7 @@ def test_sketch_properties(seed, size, bases):
         assert (scales > 0).all()
         assert (np.diff(scales) >= 0).all()
         errors.append(np.sum((w - scales @ signs) ** 2))
-    assert all(later <= earlier + 1e-9 for earlier, later in zip(errors, errors[1:], strict=False))
+    assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(errors))
     assert errors[0] <= np.sum(w**2)
 
 

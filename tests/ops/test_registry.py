@@ -105,5 +105,11 @@ def test_branch_brings_costs_out(taken):
 
 
 def test_argument_kinds_of_the_built_in_ops():
-    assert [argument.kind for argument in ops.gated_conv_2d.arguments] == ["activation", "gate", "gate", "weight", "weight"]
+    assert [argument.kind for argument in ops.gated_conv_2d.arguments] == [
+        "activation",
+        "gate",
+        "gate",
+        "weight",
+        "weight",
+    ]
     assert ops.multi_bit_dense.weights[0] == Argument("bits", "weight", 4, dtype="uint8", packed=True)

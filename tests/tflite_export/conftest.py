@@ -98,5 +98,8 @@ def files(model, x, tmp_path_factory):
     made = {}
     for form in ("composite", "custom", "builtin"):
         path = folder / f"{form}.tflite"
-        made[form] = (path, tflite_export.export(model, path, ops=form, representative_data=x, labels=list("0123456789")))
+        made[form] = (
+            path,
+            tflite_export.export(model, path, ops=form, representative_data=x, labels=list("0123456789")),
+        )
     return made

@@ -10,7 +10,9 @@ from keras_efficient.tflite_export import exporter, extras, flatbuffer, metadata
 
 
 def small():
-    return keras.Sequential([keras.Input((8, 8, 1)), layers.GatedConv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(2)])
+    return keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.GatedConv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
 
 
 @pytest.mark.parametrize(

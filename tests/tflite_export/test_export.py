@@ -28,7 +28,9 @@ def test_inputs_take_every_exit_and_meet_open_and_shut_gates(model, x):
             assert 0.01 * layer.macs < layer.expected_macs < 0.9 * layer.macs
 
 
-@pytest.mark.parametrize(("form", "delegate"), [("builtin", "none"), ("composite", "none"), ("composite", "auto"), ("custom", "auto")])
+@pytest.mark.parametrize(
+    ("form", "delegate"), [("builtin", "none"), ("composite", "none"), ("composite", "auto"), ("custom", "auto")]
+)
 def test_files_agree_with_keras(model, x, files, form, delegate):
     path, report = files[form]
     logits, exit_index = model.predict_exits(x, verbose=0)
@@ -37,7 +39,9 @@ def test_files_agree_with_keras(model, x, files, form, delegate):
     np.testing.assert_array_equal(result.exit_index, exit_index)
     np.testing.assert_allclose(result.output, logits, atol=1e-4)
     assert max(report.parity.values()) < 1e-4
-    assert runner.delegated_ops == (0 if delegate == "none" else sum(report.written.values()) if form != "builtin" else 0)
+    assert runner.delegated_ops == (
+        0 if delegate == "none" else sum(report.written.values()) if form != "builtin" else 0
+    )
     assert report.written == ({} if form == "builtin" else {"ke.gated_conv_2d": 3, "ke.multi_bit_dense": 1})
 
 
@@ -148,7 +152,9 @@ def test_several_inputs_and_outputs_keep_their_names(tmp_path):
 def test_mixed_precision_is_rebuilt_in_float32(tmp_path, x):
     keras.utils.set_random_seed(0)
     block = layers.GatedConv2D(12, 3, activation="relu", batch_normalization=True, dtype="mixed_float16")
-    model = keras.Sequential([keras.Input((8, 8, 1)), block, keras.layers.Flatten(), keras.layers.Dense(4, dtype="float32")])
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), block, keras.layers.Flatten(), keras.layers.Dense(4, dtype="float32")]
+    )
     report = tflite_export.export(model, tmp_path / "m.tflite", representative_data=x)
     assert report.parity["output"] < 1e-4
     result = tflite_export.load(tmp_path / "m.tflite")(x)
@@ -156,7 +162,9 @@ def test_mixed_precision_is_rebuilt_in_float32(tmp_path, x):
 
 
 def test_plain_keras_export_gives_a_portable_file(tmp_path, x):
-    model = keras.Sequential([keras.Input((8, 8, 1)), layers.GatedConv2D(6, 3), keras.layers.Flatten(), layers.MultiBitDense(3)])
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.GatedConv2D(6, 3), keras.layers.Flatten(), layers.MultiBitDense(3)]
+    )
     model.export(str(tmp_path / "m.tflite"), format="litert", verbose=False)
     runner = tflite_export.load(tmp_path / "m.tflite", delegate="none")
     np.testing.assert_allclose(runner(x[:1]).output, keras.ops.convert_to_numpy(model(x[:1])), atol=1e-5)
@@ -196,7 +204,11 @@ def test_model_trained_on_jax_exports(tmp_path, x):
     np.save(tmp_path / "x.npy", x[:64])
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run(
-        [sys.executable, "-c", JAX_TRAINING, str(tmp_path)], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", JAX_TRAINING, str(tmp_path)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     result = tflite_export.load(tmp_path / "jax.tflite")(x[:64])
