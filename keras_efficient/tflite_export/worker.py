@@ -26,7 +26,8 @@ def export_in_worker(model: keras.Model, path: pathlib.Path, data: Any, argument
     if "__main__" in modules:
         raise ValueError(
             "Invalid value for argument `model`. Expected layers whose classes another process can import, since the "
-            "export converts in one with the TensorFlow backend. Received: a layer class of the script itself; move it into a module"
+            "export converts in one with the TensorFlow backend. Received: a layer class of the script itself; "
+            "move it into a module"
         )
     with tempfile.TemporaryDirectory() as directory:
         folder = pathlib.Path(directory)
