@@ -11,8 +11,6 @@ from keras import ops
 EXIT_FEATURES = ("confidence", "entropy", "margin", "depth")
 """Names of the columns of `exit_features`, in order."""
 
-_SMALLEST_PROBABILITY = 1e-12  # below it, p log p counts as 0
-
 
 def exit_features(logits: Any, exit_index: int, num_exits: int) -> Any:
     """Features of the decision to leave a network at one of its exits.
@@ -49,11 +47,15 @@ def exit_features(logits: Any, exit_index: int, num_exits: int) -> Any:
         raise ValueError(
             f"Invalid value for argument `exit_index`. Expected an integer in [0, {num_exits}). Received: {exit_index}"
         )
-    probabilities = ops.softmax(ops.cast(logits, "float32"), axis=-1)
-    largest = ops.top_k(probabilities, 2)[0]
-    confidence = largest[:, 0:1]
-    margin = confidence - largest[:, 1:2]
-    logarithms = ops.log(ops.maximum(probabilities, _SMALLEST_PROBABILITY))
-    entropy = ops.sum(probabilities * logarithms, axis=-1, keepdims=True) * (-1.0 / math.log(shape[1]))
+    # Written out: in int8 files the converter gives what SOFTMAX returns 8 bits, too few for decisions near 1.
+    values = ops.cast(logits, "float32")
+    largest = ops.max(values, axis=-1, keepdims=True)
+    shifted = values - largest
+    exponentials = ops.exp(shifted)
+    total = ops.sum(exponentials, axis=-1, keepdims=True)
+    confidence = ops.reciprocal(total)
+    margin = confidence * (1.0 - ops.exp(ops.top_k(values, 2)[0][:, 1:2] - largest))
+    surprise = ops.log(total) - ops.sum(exponentials * shifted, axis=-1, keepdims=True) * confidence
+    entropy = surprise * (1.0 / math.log(shape[1]))
     depth = ops.full_like(confidence, (exit_index + 1) / num_exits)
     return ops.concatenate([confidence, entropy, margin, depth], axis=-1)
