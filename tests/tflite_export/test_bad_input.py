@@ -1,5 +1,7 @@
 import pathlib
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -98,6 +100,39 @@ def test_truncated_files(files, tmp_path, keep):
     with pytest.raises(ValueError, match=r"(?i)tflite") as caught:
         tflite_export.load(path)
     assert "\n" not in str(caught.value).strip()
+
+
+CORRUPT = """
+import sys
+import numpy as np
+from keras_efficient import tflite_export
+with open(sys.argv[1], "rb") as file:
+    content = file.read()
+outcomes = {"loaded": 0, "refused": 0}
+for seed in range(40):
+    rng = np.random.default_rng(seed)
+    broken = np.frombuffer(content, "uint8").copy()
+    # Half of them in the last part, where the tables are.
+    places = rng.integers(0 if seed % 2 else int(0.6 * len(broken)), len(broken), size=4)
+    broken[places] = rng.integers(0, 256, size=4)
+    with open("broken.tflite", "wb") as file:
+        file.write(broken.tobytes())
+    try:
+        tflite_export.load("broken.tflite")
+        outcomes["loaded"] += 1
+    except ValueError as error:
+        assert str(error), seed
+        outcomes["refused"] += 1
+print(outcomes)
+assert outcomes["refused"] >= 5
+"""
+
+
+def test_corrupted_files_load_or_are_refused(files, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", CORRUPT, str(files["composite"][0])], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
 def test_files_that_are_not_there(tmp_path):
