@@ -15,24 +15,29 @@ Logs = dict[str, Any] | None
 class ComputeBudget(keras.callbacks.Callback):
     """Steers the gates of a network so that it executes a target share of its dense multiply-adds.
 
-        share = (static MACs + executed MACs of the dynamic layers, running mean) / dense MACs
-        loss += coefficient * share,   coefficient = 2 strength (share - target) + integral sum(share - target)
+        share = (static MACs + executed MACs of the dynamic layers, a running mean) / dense MACs
+        e = share - goal,   goal: falls linearly from 1 to `target` over the warm-up
+        loss += coefficient * share,   coefficient = 2 strength (e + integral sum(e) + damping (change of share))
 
-    The first term is the gradient of `strength * (share - target)^2`; the second, as in a controller, removes the error that
-    the task's own gradient would leave. Below the target the coefficient is negative and opens gates. After each batch the
-    callback reads what the layers have executed, sets their `budget_coefficient`, and adds `macs_share` to the logs. Put it
-    before callbacks that shall see that number (`TensorBoard`, `CSVLogger`); the progress bar and `History` see it anyway.
+    The first term is the gradient of `strength * e^2`; the others make it a controller: the sum, taken after the
+    warm-up, removes the error that the task's own gradient leaves, and damping slows gates that all fall together.
+    Below the goal the coefficient is negative and opens gates. It gets closest with a learning rate that decays.
+
+    After each batch the callback reads what the layers have executed, sets their `budget_coefficient`, and adds
+    `macs_share` to the logs. The progress bar and `History` show it; put this callback before others that shall
+    (`TensorBoard`, `CSVLogger`), since callbacks run in order. When training ends the coefficients return to 0.
 
     Args:
         target: Share of the dense MACs of the whole model, in (0, 1].
         strength: Weight of the squared error beside the task's loss.
-        integral: Gain per batch of the summed error, relative to `strength`; 0 for none.
-        warmup_epochs: Over how many epochs the coefficient grows to its full size; may be a fraction.
+        integral: Gain of the summed error per batch; 0 for none.
+        damping: Gain of the change of the share per batch; 0 for none.
+        warmup_epochs: How long the goal takes from 1 to the target, in epochs; default 0.4 of all epochs.
         update_every: Batches between two updates.
 
     Raises:
-        ValueError: If an argument is out of range; when training begins, if the model has no gated layers, or layers without
-            gates alone cost more than the target.
+        ValueError: If an argument is out of range; when training begins, if the model has no gated layers, or its
+            layers without gates alone cost more than the target.
 
     Reference: the squared form is that of Li et al., "Dynamic Dual Gating Neural Networks", ICCV 2021.
     """
@@ -40,15 +45,17 @@ class ComputeBudget(keras.callbacks.Callback):
     def __init__(
         self,
         target: float,
-        strength: float = 5.0,
-        integral: float = 0.02,
-        warmup_epochs: float = 0.0,
+        strength: float = 10.0,
+        integral: float = 0.05,
+        damping: float = 10.0,
+        warmup_epochs: float | None = None,
         update_every: int = 1,
     ) -> None:
         super().__init__()
         if isinstance(target, bool) or not isinstance(target, (int, float, np.floating)) or not 0 < target <= 1:
             raise ValueError(f"Invalid value for argument `target`. Expected a share in (0, 1]. Received: {target!r}")
-        for name, value in (("strength", strength), ("integral", integral), ("warmup_epochs", warmup_epochs)):
+        gains = {"strength": strength, "integral": integral, "damping": damping, "warmup_epochs": warmup_epochs or 0.0}
+        for name, value in gains.items():
             if not value >= 0:
                 raise ValueError(
                     f"Invalid value for argument `{name}`. Expected a number of at least 0. Received: {value!r}"
@@ -60,7 +67,8 @@ class ComputeBudget(keras.callbacks.Callback):
         self.target = float(target)
         self.strength = float(strength)
         self.integral = float(integral)
-        self.warmup_epochs = float(warmup_epochs)
+        self.damping = float(damping)
+        self.warmup_epochs = warmup_epochs
         self.update_every = update_every
 
     def on_train_begin(self, logs: Logs = None) -> None:
@@ -68,7 +76,7 @@ class ComputeBudget(keras.callbacks.Callback):
         self._layers = dynamic_layers(self.model)
         if not any(layer.gate is not None for layer in self._layers):
             raise ValueError(
-                f"`ComputeBudget` expected a model with gated layers, such as `GatedConv2D` or `LayerGate`. Received: "
+                "`ComputeBudget` expected a model with gated layers, such as `GatedConv2D` or `LayerGate`. Received: "
                 f"`{self.model.name}` without any"
             )
         self._outermost = outermost(self._layers)
@@ -79,17 +87,20 @@ class ComputeBudget(keras.callbacks.Callback):
                 "Invalid value for argument `target`. Expected more than the share of the layers without gates, "
                 f"{self._static / self._dense:.3f} of `{self.model.name}`. Received: {self.target}"
             )
-        self._sum = 0.0
+        self._epoch = self._epoch_start = 0
         self._batches = 0
         self._share = 1.0
-        self._warmup_batches = self.warmup_epochs * (self.params.get("steps") or 0)
+        self._sum = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self._epoch = epoch
+        self._epoch_start = self._batches
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._batches += 1
         if self._batches % self.update_every == 0:
             self._synchronize()
-            self._share = self._executed_share()
-            self._set(self._coefficient())
+            self._set(self._coefficient(self._executed_share()))
         if logs is not None:
             logs["macs_share"] = self._share
 
@@ -105,14 +116,24 @@ class ComputeBudget(keras.callbacks.Callback):
         executed = sum(float(ops.convert_to_numpy(layer.executed_macs)) for layer in self._outermost)
         return (self._static + executed) / self._dense
 
-    def _coefficient(self) -> float:
-        """Loss per unit of share; the summed error is bounded, so that it cannot wind up while gates are slow."""
-        error = self._share - self.target
-        if self.integral > 0:
-            bound = 1.0 / self.integral
-            self._sum = min(max(self._sum + error * self.update_every, -bound), bound)
-        warm = min(1.0, self._batches / self._warmup_batches) if self._warmup_batches else 1.0
-        return warm * 2.0 * self.strength * (error + self.integral * self._sum)
+    def _coefficient(self, share: float) -> float:
+        """Loss per unit of share. The summed error is bounded, so that it cannot wind up while gates are slow."""
+        change = (share - self._share) / self.update_every
+        self._share = share
+        warm = self._warmth()
+        error = share - (1.0 + warm * (self.target - 1.0))
+        if warm >= 1.0:
+            self._sum = min(max(self._sum + self.integral * error * self.update_every, -1.0), 1.0)
+        return 2.0 * self.strength * (error + self._sum + self.damping * change)
+
+    def _warmth(self) -> float:
+        """How much of the warm-up is over, in [0, 1]."""
+        epochs = self.warmup_epochs if self.warmup_epochs is not None else 0.4 * (self.params.get("epochs") or 0)
+        if not epochs:
+            return 1.0
+        steps = self.params.get("steps")
+        done = self._epoch + ((self._batches - self._epoch_start) / steps if steps else 0.0)
+        return min(1.0, done / epochs)
 
     def _set(self, coefficient: float) -> None:
         for layer in self._layers:

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_efficient.cost.observe import sublayers
-from keras_efficient.layers.gates import hard_gate, soft_gate
+from keras_efficient.layers.gates import budget_open, hard_gate, soft_gate
 from keras_efficient.ops import context
 from keras_efficient.ops.macs import dense_macs
 
@@ -48,7 +48,7 @@ class DynamicLayer(keras.layers.Layer):
     Reference: Xia et al., "Fully Dynamic Inference with Deep Neural Networks", IEEE TETC 2022.
     """
 
-    running_mean_momentum = 0.9
+    running_mean_momentum = 0.8
 
     def __init__(
         self,
@@ -118,14 +118,21 @@ class DynamicLayer(keras.layers.Layer):
             )
         return self.macs_when_open() + self._gate_macs
 
-    def gate_values(self, x: Tensor, training: bool | None) -> Tensor:
-        """The gates `[B, gates]` for `x` `[B, ..., channels]`: decision and scale, with a gradient in training."""
+    def gate_values(self, x: Tensor, training: bool | None) -> tuple[Tensor, Tensor]:
+        """The gates for `x` `[B, ..., channels]`.
+
+        Returns:
+            The gates `[B, gates]`, decision and scale in one, and 1 where they are open, else 0, in float32; in
+            training with gradients, of the task and of a budget.
+        """
         pooled = ops.mean(x, axis=tuple(range(1, len(x.shape) - 1))) if len(x.shape) > 2 else x
         values = ops.matmul(pooled, self.gate_kernel) + self.gate_bias
         context.record(f"{self.name}/gate", self._gate_macs, ops.ones((1,)) * self._gate_macs)
         if training:
-            return soft_gate(values, self.gate_threshold, self.gate_leak)
-        return hard_gate(values, self.gate_threshold)
+            opened = budget_open(values, self.gate_threshold, self.budget_coefficient)
+            return soft_gate(values, self.gate_threshold, self.gate_leak), opened
+        gate = hard_gate(values, self.gate_threshold)
+        return gate, ops.cast(gate > 0, "float32")
 
     def spend(self, macs: Tensor) -> None:
         """In training: note and charge for the MACs `[B]` that each input needed, gate net not included.

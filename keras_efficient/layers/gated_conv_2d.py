@@ -176,12 +176,13 @@ class GatedConv2D(DynamicLayer):
         shown = inputs if gate_inputs is None else gate_inputs
         if self.gate is None:
             gate = ops.ones((ops.shape(inputs)[0], self.filters), inputs.dtype)
+            opened = ops.cast(gate, "float32")
         else:
-            gate = self.gate_values(shown, training)
-        y = self._soft(inputs, input_gate, gate) if training else self._hard(inputs, input_gate, gate)
+            gate, opened = self.gate_values(shown, training)
+        y = self._soft(inputs, input_gate, gate, opened) if training else self._hard(inputs, input_gate, gate)
         return (y, gate) if self.return_gate else y
 
-    def _soft(self, x: Tensor, input_gate: Tensor, gate: Tensor) -> Tensor:
+    def _soft(self, x: Tensor, input_gate: Tensor, gate: Tensor, opened: Tensor) -> Tensor:
         """Training: everything is computed, gradients reach closed gates too."""
         open_in: Any = float(x.shape[-1])
         if input_gate is not None:
@@ -194,7 +195,7 @@ class GatedConv2D(DynamicLayer):
         if self.norm is not None:
             y = self.norm(y, training=True)
         if self._countable:
-            macs = self._macs_per_pair * open_in * ops.sum(straight_through_open(gate), axis=-1)
+            macs = self._macs_per_pair * open_in * ops.sum(opened, axis=-1)
             context.record(gated_conv_2d.name, self.macs_when_open(), ops.stop_gradient(macs), by_op=True)
             self.spend(macs)
         return activate(y, self.activation) * ops.expand_dims(gate, (1, 2))

@@ -43,6 +43,19 @@ def straight_through_open(gate: Tensor) -> Tensor:
     return ops.stop_gradient(ops.cast(gate > 0, "float32")) + (gate - ops.stop_gradient(gate))
 
 
+def budget_open(values: Tensor, threshold: float, coefficient: Tensor) -> Tensor:
+    """1 where the gate of `values` is open, else 0, in float32, with a gradient by which a budget can move every gate.
+
+    Multiplied with `coefficient` in a loss, it moves a gate in (threshold, 1) either way; a shut one can only be opened
+    (by a negative coefficient) and one at 1 only be lowered, so that none of them drifts away out of reach.
+    """
+    values = ops.cast(values, "float32")
+    is_open = ops.cast(values > threshold, "float32")
+    lowers = ops.cast(coefficient > 0, "float32")
+    free = ops.where(values <= threshold, 1.0 - lowers, ops.where(values >= 1.0, lowers, 1.0))
+    return ops.stop_gradient(is_open) + ops.stop_gradient(free) * (values - ops.stop_gradient(values))
+
+
 def straight_through_mask(x: Tensor, mask: Tensor) -> Tensor:
     """`x * mask` for a mask of zeros and ones, with the gradient of `x`: what is shut may still be worth opening."""
     return x + ops.stop_gradient(x * mask - x)

@@ -9,7 +9,6 @@ from keras import ops
 
 from keras_efficient import cost
 from keras_efficient.layers.dynamic import DynamicLayer
-from keras_efficient.layers.gates import straight_through_open
 from keras_efficient.ops import branch, context
 
 Tensor = Any
@@ -92,11 +91,11 @@ class LayerGate(DynamicLayer):
         return sum(event.dense for event in events)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        gate = self.gate_values(inputs, training)
+        gate, opened = self.gate_values(inputs, training)
+        opened = opened[:, 0]
         passed = inputs if self.shortcut == "identity" else None if self.shortcut is None else self.shortcut(inputs)
         if context.is_skipping() and not training:
             return self._skipped(inputs, gate, passed)
-        opened = straight_through_open(gate)[:, 0]
         counting = cost.counting(self.layer) if training and self._countable else contextlib.nullcontext()
         with context.executed_when(ops.stop_gradient(opened)), counting as events:
             y = self.layer(inputs, training=training)

@@ -32,8 +32,8 @@ class MultiBitDense(keras.layers.Layer):
     >>> head = MultiBitDense.from_dense(trained_dense, bits=2)
 
     The sketch is greedy: each new sign vector is the sign of what is left, then all scales are fitted anew by least
-    squares. A layer stores `bits + 32 * bits / group_size` bits per weight, and is fast where the delegate runs its kernel;
-    elsewhere it computes with unpacked floats.
+    squares. A layer stores `bits + 32 * bits / group_size` bits per weight, and is fast where the delegate runs its
+    kernel; elsewhere it computes with unpacked floats.
 
     Args:
         units: Number of outputs.
@@ -155,6 +155,11 @@ class MultiBitDense(keras.layers.Layer):
             activation=self.activation,
         )
 
+    @property
+    def num_weights(self) -> int:
+        """Number of weights of the dense layer that this one stands for, `N * units`."""
+        return self._inputs * self.units
+
     def stored_bytes(self) -> int:
         """Bytes of bits, scales and bias in an exported file."""
         return int(np.prod(self.bits.shape)) + 4 * int(np.prod(self.scales.shape)) + 4 * self.units
@@ -165,7 +170,7 @@ class MultiBitDense(keras.layers.Layer):
         live = np.count_nonzero(ops.convert_to_numpy(self.scales), axis=-1)
         sizes = np.full(live.shape[1], self._group_size)
         sizes[-1] = self._inputs - self._group_size * (live.shape[1] - 1)
-        return float((live * sizes).sum() / (self._inputs * self.units))
+        return float((live * sizes).sum() / self.num_weights)
 
     def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return (input_shape[0], self.units)
