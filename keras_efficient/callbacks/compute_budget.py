@@ -113,7 +113,7 @@ class ComputeBudget(keras.callbacks.Callback):
         self._set(0.0)
 
     def _executed_share(self) -> float:
-        executed = sum(float(ops.convert_to_numpy(layer.executed_macs)) for layer in self._outermost)
+        executed = sum(float(ops.convert_to_numpy(layer.executed_macs.value)) for layer in self._outermost)
         return (self._static + executed) / self._dense
 
     def _coefficient(self, share: float) -> float:

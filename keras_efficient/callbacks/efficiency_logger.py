@@ -62,7 +62,7 @@ class EfficiencyLogger(keras.callbacks.Callback):
         if self.x is not None and profile.expected_macs is not None:
             return profile.expected_macs, profile.macs
         layers = outermost(dynamic_layers(self.model))
-        saved = sum(layer.dense_macs - float(ops.convert_to_numpy(layer.executed_macs)) for layer in layers)
+        saved = sum(layer.dense_macs - float(ops.convert_to_numpy(layer.executed_macs.value)) for layer in layers)
         return profile.macs - saved, profile.macs
 
     def _exits(self) -> dict[str, float]:
