@@ -136,7 +136,7 @@ def print_table(summary: dict[str, Any], data: str) -> None:
             f"{'holds' if claim['holds'] else 'FAILS'}: {name} {claim['value']:.4g} (limit {claim['limit']:g})"
         )
     for sentence in summary["losses"]:
-        console.print(f"lost: {sentence}")
+        console.print(f"lost: {sentence}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -115,4 +115,4 @@ def _print(found: dict[str, Any]) -> None:
     )
     console.print(f"{found['runs']} runs each, in turns, batch 1, {found['threads']} thread(s), on {what}")
     for note in found["notes"]:
-        console.print(note)
+        console.print(note, markup=False)

@@ -14,8 +14,8 @@ WIDTH = 120  # where output goes to a file or a pipe
 
 def made_console() -> Console:
     """A console as wide as the terminal, or wide enough for every table where there is none."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=WIDTH)
 
 
 def existing(path: str, ending: str) -> pathlib.Path:

@@ -73,7 +73,7 @@ def dynamic_network(topology: Topology, head: keras.layers.Layer | None = None, 
         if ends:
             exits += 1
             gate = None  # a stage hands on its features alone
-            x = EarlyExit(topology.num_classes, pool="average_max", name=f"early_exit_{exits}")(x)
+            x = EarlyExit(topology.num_classes, "average_max", EXIT_UNITS, name=f"early_exit_{exits}")(x)
     x = layers.GlobalAveragePooling2D()(x)
     head = head or layers.Dense(topology.num_classes)
     return MultiExit.from_model(keras.Model(inputs, head(x), name=name))
@@ -99,6 +99,7 @@ def macs_of(topology: Topology) -> float:
     return float(total + dense_macs(channels, topology.num_classes))
 
 
+EXIT_UNITS = 32  # of the hidden layer of a label unit
 MOMENTUM = 0.9  # of the running statistics: small data sets have few steps
 
 

@@ -63,7 +63,7 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
     with folder.whole(settings.out) as partial:
         networks = train_networks(dataset, recipe, settings, console)
         report = _finish(networks, dataset, recipe, settings, partial, console, started)
-    console.print(f"wrote {settings.out}: {', '.join(sorted(report['files']))}", soft_wrap=True)
+    console.print(f"wrote {settings.out}: {', '.join(sorted(report['files']))}", soft_wrap=True, markup=False)
     return report
 
 
@@ -127,9 +127,9 @@ def _finish(
         table(measured.rows, f"{settings.data}, seed {settings.seed}, deployed policy: {networks.choice.chosen}")
     )
     for sentence in report["losses"]:
-        console.print(f"lost: {sentence}", soft_wrap=True)
+        console.print(f"lost: {sentence}", soft_wrap=True, markup=False)
     if pictures is None:
-        console.print(html.NO_PICTURES, soft_wrap=True)
+        console.print(html.NO_PICTURES, soft_wrap=True, markup=False)
     write_whole(partial / "report.json", json.dumps(report, indent=2).encode())
     write_whole(partial / "report.html", html.page(report, pictures).encode())
     return report
