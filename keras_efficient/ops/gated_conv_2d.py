@@ -15,7 +15,7 @@ from keras import ops
 
 from keras_efficient.ops.attributes import Attributes, attribute, choice
 from keras_efficient.ops.macs import conv_macs, conv_output_length
-from keras_efficient.ops.registry import Argument, Cost, Op, Shape, register_op
+from keras_efficient.ops.registry import Argument, Cost, Op, Shape, check_sizes, register_op
 
 Tensor = Any
 ACTIVATIONS = ("linear", "relu", "relu6")
@@ -76,8 +76,18 @@ def reference(
 
 def output_shape(shapes: Sequence[Shape], attributes: GatedConv2DAttributes) -> Shape:
     """`[B, H', W', O]`; a dimension that is not known stays None."""
-    (batch, height, width, _), kernel = shapes[0], shapes[3]
-    kernel_h, kernel_w, _, filters = kernel
+    (batch, height, width, channels), g_in, g_out, (kernel_h, kernel_w, inputs, filters), bias = shapes
+    check_sizes(
+        "ke.gated_conv_2d",
+        {
+            "input channels of `kernel`": (inputs, channels),
+            "channels of `g_in`": (g_in[1], channels),
+            "channels of `g_out`": (g_out[1], filters),
+            "length of `bias`": (bias[0], filters),
+            "batch of `g_in`": (g_in[0], batch),
+            "batch of `g_out`": (g_out[0], batch),
+        },
+    )
     assert kernel_h is not None
     assert kernel_w is not None
     pad = attributes.padding

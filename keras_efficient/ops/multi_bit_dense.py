@@ -18,7 +18,7 @@ from keras_efficient.ops.attributes import Attributes, attribute, choice
 from keras_efficient.ops.bits import sketch_dense_kernel
 from keras_efficient.ops.gated_conv_2d import ACTIVATIONS, activate
 from keras_efficient.ops.macs import dense_macs
-from keras_efficient.ops.registry import Argument, Cost, Op, Shape, register_op
+from keras_efficient.ops.registry import Argument, Cost, Op, Shape, check_sizes, register_op
 
 Tensor = Any
 
@@ -64,7 +64,20 @@ def reference(x: Tensor, bits: Tensor, scales: Tensor, bias: Tensor, *, group_si
 
 def output_shape(shapes: Sequence[Shape], attributes: MultiBitDenseAttributes) -> Shape:
     """`[B, O]`."""
-    return (shapes[0][0], shapes[1][0])
+    (batch, inputs), (outputs, groups, bases, width), scales, bias = shapes
+    size = attributes.group_size
+    check_sizes(
+        "ke.multi_bit_dense",
+        {
+            "bytes of a group in `bits`": (width, size // 8),
+            "groups in `bits`": (groups, inputs and -(-inputs // size)),
+            "outputs of `scales`": (scales[0], outputs),
+            "groups of `scales`": (scales[1], groups),
+            "bases of `scales`": (scales[2], bases),
+            "length of `bias`": (bias[0], outputs),
+        },
+    )
+    return (batch, outputs)
 
 
 def cost(

@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from keras_efficient.ops import context
@@ -57,7 +58,8 @@ class Op:
         arguments: The tensors in order: activations and gates first, weights last.
         attributes: Frozen dataclass derived from `Attributes`.
         reference: `reference(*tensors, **attributes)` in `keras.ops`: the definition, and the oracle of every kernel.
-        output_shape: `output_shape(shapes, attributes) -> shape` from the shapes of the arguments.
+        output_shape: `output_shape(shapes, attributes) -> shape` from the shapes of the arguments; raises `ValueError`
+            where they do not fit each other.
         cost: `cost(shapes, attributes, open_counts=None) -> Cost`. `open_counts` holds, per gate argument, the number
             of open channels as a tensor `[B]`; without it the cost is the dense one.
         example: `example(rng) -> (arrays, attributes)`, a random valid call in NumPy, for `testing.check_op`.
@@ -78,6 +80,7 @@ class Op:
         """Checks the arguments, then computes the reference (or, while the exporter traces, keeps the op whole)."""
         values = self.attributes(**attributes)
         self.check_arguments(tensors)
+        self.output_shape([tuple(tensor.shape) for tensor in tensors], values)  # refuses sizes that do not fit
         if context.is_recording():
             self._record(tensors, values)
         call = context.op_caller()
@@ -91,13 +94,20 @@ class Op:
         return tuple(argument for argument in self.arguments if argument.kind == "weight")
 
     def check_arguments(self, tensors: Sequence[Tensor]) -> None:
-        """Raises `ValueError` in one sentence when the number or a rank of the tensors is wrong."""
+        """Raises `ValueError` in one sentence when the number, a dtype or a rank of the tensors is wrong."""
         if len(tensors) != len(self.arguments):
             names = ", ".join(argument.name for argument in self.arguments)
             raise ValueError(
                 f"Op `{self.name}` expected {len(self.arguments)} tensors ({names}). Received: {len(tensors)}"
             )
         for argument, tensor in zip(self.arguments, tensors, strict=True):
+            dtype = getattr(tensor, "dtype", None)
+            dtype = keras.backend.standardize_dtype(dtype) if dtype is not None else "unknown"
+            if dtype != argument.dtype and not ("float" in dtype and "float" in argument.dtype):
+                raise ValueError(
+                    f"Invalid dtype for argument `{argument.name}` of op `{self.name}`. Expected {argument.dtype}. "
+                    f"Received: {dtype}"
+                )
             if len(tensor.shape) != argument.rank:
                 raise ValueError(
                     f"Invalid shape for argument `{argument.name}` of op `{self.name}`. Expected rank {argument.rank}. "
@@ -119,6 +129,18 @@ class Op:
         ]
         executed = self.cost(shapes, attributes, counts).macs if counts else ops.ones((1,)) * dense
         context.record(self.name, dense, executed, by_op=True)
+
+
+def check_sizes(op: str, expected: dict[str, tuple[int | None, int | None]]) -> None:
+    """Raises `ValueError` for the first dimension that is not as expected.
+
+    Args:
+        op: The op's name.
+        expected: `(size that came, size that was expected)` by what the dimension is; None fits everything.
+    """
+    for what, (size, wanted) in expected.items():
+        if size is not None and wanted is not None and size != wanted:
+            raise ValueError(f"Invalid shape for op `{op}`. Expected {what} to be {wanted}. Received: {size}")
 
 
 _ops: dict[str, Op] = {}

@@ -11,9 +11,10 @@ from keras_efficient import _native
 from keras_efficient.tflite_export import flatbuffer, forms, int8, metadata, prune, runtime, verify
 from keras_efficient.tflite_export.report import ExportReport
 from keras_efficient.tflite_export.runner import Runner
-from keras_efficient.tflite_export.trace import Trace, input_specs, trace
+from keras_efficient.tflite_export.trace import InputSpec, input_specs, reference_function, trace
 
 FORMS = ("composite", "custom", "builtin")
+FLOAT_TOLERANCE = 1e-3
 TARGETS = {None: "composite", "linux": "composite", "android": "custom", "coral": "custom"}
 
 
@@ -73,6 +74,15 @@ def export(
         raise ValueError(
             f"Invalid value for argument `model`. Expected a keras.Model. Received: {type(model).__name__}"
         )
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(
+            f"Invalid value for argument `batch_size`. Expected None or a positive integer. Received: {batch_size!r}"
+        )
+    if batch_size != 1 and getattr(model, "policy", None) is not None:
+        raise ValueError(
+            "Invalid value for argument `batch_size`. Expected 1 for a model with an exit policy, whose inputs leave "
+            f"one by one. Received: {batch_size!r}; set `model.policy = None` to export all exits"
+        )
     specs = input_specs(model, batch_size)
     inputs = verify.sample_inputs(specs, representative_data)
     if keras.backend.backend() != "tensorflow":
@@ -95,7 +105,7 @@ def export(
     quantizing = int8.calibrated(model, specs, representative_data) if quantize else None
     traced = trace(model, specs, whole_ops=form != "builtin", signature=signature, quantizing=quantizing)
     parsed = flatbuffer.parse(traced.content)
-    nodes = forms.find_nodes(parsed, traced.instances)
+    nodes = forms.find_nodes(parsed, traced.instances, traced.layers_of)
     written = dict(collections.Counter(node.instance.op.name for node in nodes))
     versions = {node.instance.op.name: node.instance.op.version for node in nodes}
     {"composite": forms.to_composite, "custom": forms.to_custom, "builtin": lambda *_: None}[form](parsed, nodes)
@@ -103,6 +113,7 @@ def export(
     entries = {
         "form": form if nodes else "builtin",
         "ops": versions,
+        "branches": traced.branches,
         "macs": {"builtin": traced.dense_macs[0], "ops": traced.dense_macs[1], "dense": sum(traced.dense_macs)},
         **({"exits": _exit_entries(model)} if "exit_index" in traced.outputs else {}),
         **({"labels": labels} if labels else {}),
@@ -110,7 +121,9 @@ def export(
     }
     flatbuffer.set_metadata(parsed, metadata.NAME, metadata.encode(entries))
     content = flatbuffer.serialize(parsed)
-    parity, notes = _verify(traced, content, form if nodes else "builtin", inputs)
+    parity, notes = _verify(model, specs, content, form if nodes else "builtin", inputs)
+    if parity is not None:
+        notes += _doubts(parity, quantize)
     share = None
     if quantize:
         share, left = int8.quantized_share(parsed)
@@ -128,6 +141,18 @@ def export(
         quantized=share,
         notes=tuple(notes),
     )
+
+
+def _doubts(parity: verify.Parity, quantize: str | None) -> list[str]:
+    """Sentences on a parity that a careful reader would not let pass."""
+    if parity.exit_mismatches == parity.inputs:
+        return ["Not compared: every input left at another exit than in Keras."]
+    worst = max(parity.differences.values(), default=0.0)
+    if worst <= FLOAT_TOLERANCE or (quantize is not None and worst < float("inf")):
+        return []
+    return [
+        f"The file differs from Keras by up to {worst:.2e}, more than the {FLOAT_TOLERANCE:.0e} expected of float32."
+    ]
 
 
 def in_float32(model: keras.Model) -> keras.Model:
@@ -176,7 +201,9 @@ def _exit_entries(model: keras.Model) -> list[dict[str, float]]:
     return [{"macs": float(macs)} for macs in model.exit_costs()]
 
 
-def _verify(traced: Trace, content: bytes, form: str, inputs: dict[str, Any]) -> tuple[verify.Parity | None, list[str]]:
+def _verify(
+    model: keras.Model, specs: list[InputSpec], content: bytes, form: str, inputs: dict[str, Any]
+) -> tuple[verify.Parity | None, list[str]]:
     library = None
     if form == "custom":
         try:
@@ -189,4 +216,4 @@ def _verify(traced: Trace, content: bytes, form: str, inputs: dict[str, Any]) ->
         found = runtime.find_runtime()
     except ImportError as error:
         return None, [f"Not verified: {error}"]
-    return verify.compare(traced.reference, Runner(content, found, library, 1), inputs), []
+    return verify.compare(reference_function(model, specs), Runner(content, found, library, 1), inputs), []

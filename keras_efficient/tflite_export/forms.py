@@ -6,7 +6,7 @@ weights and reference.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,10 @@ class Node:
         return [int(index) for index in self.operator.inputs[: len(self.instance.op.arguments) - len(self.weights)]]
 
 
-def find_nodes(model: Any, instances: Sequence[Instance]) -> list[Node]:
-    """All ops of ours in a traced flatbuffer.
+def find_nodes(
+    model: Any, instances: Sequence[Instance], layers_of: Callable[[str], list[str]] = lambda _: []
+) -> list[Node]:
+    """All ops of ours in a traced flatbuffer; `layers_of` names the layers behind a type of TensorFlow op.
 
     Raises:
         ValueError: If a custom op is not ours (the converter could not express a layer), or a weight is not constant.
@@ -52,10 +54,10 @@ def find_nodes(model: Any, instances: Sequence[Instance]) -> list[Node]:
             options = operator.customOptions
             numbered = flexbuffers.Loads(bytearray(options)) if options is not None and len(options) else {}
             if not isinstance(numbered, dict) or INSTANCE not in numbered:
-                names = [flatbuffer.text(subgraph.tensors[index].name) for index in operator.outputs]
+                layers = ", ".join(f"`{name}`" for name in layers_of(custom)) or "the model"
                 raise ValueError(
-                    f"The TFLite converter cannot express {custom!r} (output {', '.join(names)}) in builtin ops. "
-                    "Expected only layers with a TFLite builtin, or ops of the registry"
+                    f"The TFLite converter cannot express {custom!r} of layer {layers} in builtin ops. Expected only "
+                    "layers with a TFLite builtin, or ops of the registry"
                 )
             instance = instances[int(numbered[INSTANCE])]
             nodes.append(Node(subgraph, operator, instance, _weights(model, subgraph, operator, instance)))

@@ -20,7 +20,8 @@ class ExportReport:
         exit_mismatches: Inputs that left at another exit than in Keras (a score on the threshold); they are not in
             `parity`.
         dense_macs: Multiply-adds per sample with everything open and no exit taken.
-        quantized: Tensors stored as int8, as a share of the activation and weight tensors (None for float files).
+        quantized: Share of the arithmetic builtin ops (convolution, dense, addition, pooling) that run in int8, None
+            for float files.
         notes: What was not converted and why, one sentence each.
     """
 
@@ -53,7 +54,7 @@ class ExportReport:
         if self.exit_mismatches:
             table.add_row("other exit than Keras", f"{self.exit_mismatches} of {self.verified_inputs} inputs")
         if self.quantized is not None:
-            table.add_row("int8 tensors", f"{self.quantized:.1%}")
+            table.add_row("int8 ops", f"{self.quantized:.1%}")
         for note in self.notes:
             table.add_row("note", note)
         console = Console(file=io.StringIO(), width=100)

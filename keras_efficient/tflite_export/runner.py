@@ -15,7 +15,6 @@ from keras_efficient.tflite_export import flatbuffer, metadata
 from keras_efficient.tflite_export.runtime import Runtime, find_runtime
 
 Array = NDArray[Any]
-OWN_OUTPUTS = ("exit_index", "macs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +127,16 @@ class Runner:
                 options["plugins"] = os.pathsep.join(paths)
             delegates.append(runtime.load_delegate(library, options))
         self.interpreter = runtime.interpreter(content, delegates, num_threads, self.metadata)
+        self.interpreter._keras_efficient_stats = self._stats  # kernels write there as long as the interpreter lives
         self._signature = self.interpreter.get_signature_runner()
         self._inputs = self._signature.get_input_details()
+
+    @property
+    def _own_outputs(self) -> dict[str, bool]:
+        """Which outputs the exporter added; by their names alone where the file's metadata cannot be read."""
+        said = {"macs": bool(self.metadata.get("branches")), "exit_index": "exits" in self.metadata}
+        names = self._signature.get_output_details()
+        return {name: name in names and (is_own or not self.metadata) for name, is_own in said.items()}
 
     @property
     def delegated_ops(self) -> int:
@@ -167,15 +174,20 @@ class Runner:
             one = self._signature(**{name: array[start : start + size] for name, array in arrays.items()})
             outputs.append(one)
             macs += [self._executed(one, size)] * size
-        merged = {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0] if name != "macs"}
-        exit_index = merged.pop("exit_index", None) if "exits" in self.metadata else None
+        own = {name for name, is_own in self._own_outputs.items() if is_own}
+        merged = {
+            name: np.concatenate([one[name] for one in outputs])
+            for name in outputs[0]
+            if name not in own - {"exit_index"}
+        }
+        exit_index = merged.pop("exit_index", None) if "exit_index" in own else None
         return Result(merged, exit_index, np.asarray(macs, "float64"))
 
     def _executed(self, outputs: dict[str, Array], samples: int) -> float:
         """Multiply-adds per sample of the call that just ended."""
         known = self.metadata.get("macs", {})
         builtin, dense_ops = (
-            outputs["macs"] if "macs" in outputs else (known.get("builtin", 0.0), known.get("ops", 0.0))
+            outputs["macs"] if self._own_outputs["macs"] else (known.get("builtin", 0.0), known.get("ops", 0.0))
         )
         return float(builtin) + (self._stats.executed_macs / samples if self.delegated_ops else float(dense_ops))
 
@@ -197,7 +209,9 @@ class Runner:
                 raise ValueError(
                     f"Invalid shape for input `{name}`. Expected [N, {wanted[1:]}]. Received: {array.shape}"
                 )
-            if array.dtype.kind not in "fiub" or (array.dtype != detail["dtype"] and array.dtype.kind != "f"):
+            numbers = array.dtype.kind in "fiub"
+            narrows = np.issubdtype(detail["dtype"], np.integer) and not np.can_cast(array.dtype, detail["dtype"])
+            if not numbers or narrows:
                 raise ValueError(
                     f"Invalid dtype for input `{name}`. Expected {detail['dtype'].__name__}. Received: {array.dtype}"
                 )

@@ -12,6 +12,7 @@ MODULES = {
     "tflite_runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
     "tensorflow": ("tensorflow.lite", "tensorflow"),
 }
+COMPOSITE_SIGNS = ("STABLEHLO_COMPOSITE", "builtin_code out of range: 206")
 COMPOSITE_NEEDS = "LiteRT (ai-edge-litert), or TFLite 2.18.1 or newer"
 
 
@@ -53,7 +54,9 @@ class Runtime:
             hint = ""
             if form == "custom" and not delegates:
                 hint = " A file with ops='custom' needs the delegate."
-            elif form == "composite" and not runs_composites(self.name, self.version):
+            elif not runs_composites(self.name, self.version) and (
+                form == "composite" or any(sign in str(error) for sign in COMPOSITE_SIGNS)
+            ):
                 hint = (
                     f" A file with ops='composite' needs {COMPOSITE_NEEDS}; "
                     "ops='custom' runs on older runtimes with the delegate."

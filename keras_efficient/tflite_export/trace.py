@@ -50,17 +50,22 @@ class Trace:
             `ke_instance`.
         instances: The ops' calls; `ke_instance` counts into them.
         outputs: Output names in order.
-        reference: The same computation in TensorFlow, from arrays by input name to arrays by output name.
         dense_macs: Multiply-adds of builtin layers and of ops with everything open.
         branches: Whether anything became an IF branch, in which case there is an output `macs`.
+        graph: The traced TensorFlow graph, whose ops are named after the layers that made them.
     """
 
     content: bytes
     instances: list[Instance]
     outputs: list[str]
-    reference: Any
     dense_macs: tuple[float, float]
     branches: bool
+    graph: Any
+
+    def layers_of(self, op_type: str) -> list[str]:
+        """Names of the layers that TensorFlow ops of that type came from."""
+        nodes = [*self.graph.node, *(node for function in self.graph.library.function for node in function.node_def)]
+        return sorted({node.name.rpartition("/")[0] for node in nodes if node.op == op_type} - {""})
 
 
 def input_specs(model: keras.Model, batch_size: int | None) -> list[InputSpec]:
@@ -187,6 +192,11 @@ def trace(
         branches = any(event.name == "branch" for event in events)
         named = {name: tf.identity(tf.convert_to_tensor(value), name=name) for name, value in outputs.items()}
         if branches:
+            if MACS_OUTPUT in named:
+                raise ValueError(
+                    f"Invalid output name {MACS_OUTPUT!r}. Expected another one, since files with branches have an "
+                    "output of that name"
+                )
             sums = [
                 tf.add_n([tf.reduce_sum(e.executed) for e in events if e.by_op is kind] or [tf.zeros(())])
                 for kind in (False, True)
@@ -201,12 +211,25 @@ def trace(
     module.values = list(concrete.graph.variables)  # tracked one by one, or the converter does not freeze them
     content = convert(module, {signature: concrete}, int8=quantizing is not None)
     names = list(concrete.structured_outputs)
+    return Trace(content, instances, names, (dense[0], dense[1]), branches, concrete.graph.as_graph_def())
+
+
+def reference_function(model: keras.Model, specs: Sequence[InputSpec]) -> Callable[..., dict[str, Any]]:
+    """The model's own inference, gates and exits skipped as in a file: arrays by input name to arrays by output name."""
+    tf = require("tensorflow", "tflite")
+
+    def serve(*tensors: Tensor) -> dict[str, Tensor]:
+        with ops.skipping(specs[0].shape[0] == 1):
+            return call_model(model, specs, tensors)
+
+    signature = [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in specs]
+    function = tf.function(serve, input_signature=signature, autograph=False)
 
     def reference(**arrays: Any) -> dict[str, Any]:
-        result = concrete(*[tf.constant(arrays[spec.name]) for spec in specs])
+        result = function(*[tf.constant(arrays[spec.name]) for spec in specs])
         return {name: value.numpy() for name, value in result.items()}
 
-    return Trace(content, instances, names, reference, (dense[0], dense[1]), branches)
+    return reference
 
 
 def convert(module: Any, signatures: dict[str, Any], int8: bool = False) -> bytes:

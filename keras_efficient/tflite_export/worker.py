@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_efficient.tflite_export.extras import require_installed
 from keras_efficient.tflite_export.report import ExportReport
 
 
@@ -22,6 +23,8 @@ def export_in_worker(model: keras.Model, path: pathlib.Path, data: Any, argument
         ValueError: With the worker's sentence, or if a layer's class lives in a script that no other process can
             import.
     """
+    for needed in ("tensorflow", "ai_edge_litert.schema_py_generated", "flatbuffers"):
+        require_installed(needed, "tflite")
     modules = custom_modules(model)
     if "__main__" in modules:
         raise ValueError(
@@ -33,7 +36,7 @@ def export_in_worker(model: keras.Model, path: pathlib.Path, data: Any, argument
         folder = pathlib.Path(directory)
         model.save(folder / "model.keras")
         arrays: dict[str, Any] = data if isinstance(data, dict) else {} if data is None else {"": np.asarray(data)}
-        np.savez(folder / "data.npz", allow_pickle=False, **{f"x_{name}": array for name, array in arrays.items()})
+        np.savez(folder / "data.npz", **{f"x_{name}": array for name, array in arrays.items()})
         request = {"modules": sorted(modules), "path": str(path.resolve()), "arguments": arguments}
         (folder / "request.json").write_text(json.dumps(request))
         environment = {

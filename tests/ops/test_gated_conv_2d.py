@@ -110,6 +110,20 @@ def test_bad_attributes(attributes, message):
     assert message in str(caught.value)
 
 
+def test_sizes_that_do_not_fit():
+    x, g_in, g_out = np.ones((2, 5, 5, 4), "float32"), np.ones((2, 4), "float32"), np.ones((2, 3), "float32")
+    kernel, bias = np.ones((3, 3, 4, 3), "float32"), np.ones(3, "float32")
+    for tensors, message in [
+        ((x, g_in[:1], g_out, kernel, bias), "batch of `g_in` to be 2. Received: 1"),
+        ((x, g_in, g_out[:, :1], kernel, bias), "channels of `g_out` to be 3. Received: 1"),
+        ((x, g_in, g_out, kernel[:, :, :3], bias), "input channels of `kernel` to be 4. Received: 3"),
+        ((x, g_in, g_out, kernel, bias[:2]), "length of `bias` to be 3. Received: 2"),
+        ((x.astype("uint8"), g_in, g_out, kernel, bias), "dtype for argument `x`.*Expected float32. Received: uint8"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ops.gated_conv_2d(*tensors)
+
+
 def test_wrong_tensors():
     arrays, attributes = ops.gated_conv_2d.example(np.random.default_rng(0))
     with pytest.raises(ValueError, match="expected 5 tensors"):
