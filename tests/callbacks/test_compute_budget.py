@@ -65,6 +65,7 @@ def coefficients(model, callback, epochs=2, **arguments):
 
     class Watch(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
+            getattr(model, "jax_state_sync", lambda: None)()
             layer = model.layers[0]
             found.append(float(ops.convert_to_numpy(layer.budget_coefficient)) * cost.profile(model).macs)
 

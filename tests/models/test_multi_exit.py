@@ -9,6 +9,7 @@ from keras_efficient.layers import EarlyExit, GatedConv2D, LayerGate, exit_featu
 from keras_efficient.models import MultiExit
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+PER_EXIT = 1 if keras.backend.backend() == "jax" else 15  # JAX compiles every branch anew
 SPREAD = keras.initializers.RandomNormal(stddev=1.0, seed=3)
 X = np.random.default_rng(0).normal(size=(40, 6, 6, 2)).astype("float32")
 Y = np.random.default_rng(1).integers(0, 3, 40)
@@ -118,16 +119,17 @@ def test_masked_and_skipped_exits_agree(network):
         leaves = array(model.policy(features, exit_index=k)) > 0
         np.testing.assert_array_equal(leaves[taken >= k], (taken == k)[taken >= k])
 
+    some = np.concatenate([np.flatnonzero(taken == k)[:PER_EXIT] for k in range(3)])
     executed = np.zeros(40)
     with ke_ops.skipping():
-        for i in range(40):
+        for i in some:
             with cost.counting(model) as events:
                 output = model(X[i : i + 1])
             executed[i] = sum(float(array(event.executed).sum()) for event in events)
             assert array(output["exit_index"]).tolist() == [taken[i]]
             np.testing.assert_allclose(array(output["output"]), logits[i : i + 1], atol=1e-5)
-    assert len({executed[taken == k].min() for k in range(3)}) == 3
-    assert cost.profile(model, X).expected_macs == pytest.approx(executed.mean(), rel=1e-5)
+    assert len({executed[some][taken[some] == k].min() for k in range(3)}) == 3
+    assert cost.profile(model, X[some]).expected_macs == pytest.approx(executed[some].mean(), rel=1e-5)
     with (
         ke_ops.skipping(),
         pytest.raises(ValueError, match="Expected a batch of one input to take an exit. Received: 2"),
@@ -156,19 +158,26 @@ def test_nothing_behind_the_exit_taken_is_computed():
 @pytest.mark.parametrize("network", NETWORKS)
 def test_saves_and_loads_bit_equal(network, tmp_path):
     model = MultiExit.from_model(network())
-    model.compile("adam", LOSS, metrics=["accuracy"], loss_weights=[1.0, 1.0, 0.5])
-    model.fit(X, Y, verbose=0)
     model.policy = policy()
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert isinstance(loaded, MultiExit)
-    for name, logits in model.predict_all(X, verbose=0).items():
-        np.testing.assert_array_equal(loaded.predict_all(X, verbose=0)[name], logits)
-    for mine, theirs in zip(model.predict_exits(X, verbose=0), loaded.predict_exits(X, verbose=0), strict=True):
-        np.testing.assert_array_equal(theirs, mine)
+    assert loaded.policy.get_config() == model.policy.get_config()
+    for name, logits in model(X).items():
+        np.testing.assert_array_equal(array(loaded(X)[name]), array(logits))
+
+
+def test_saves_and_loads_compiled(tmp_path):
+    model = MultiExit.from_model(sequential())
+    model.compile("adam", LOSS, metrics=["accuracy"], loss_weights=[1.0, 1.0, 0.5])
+    model.fit(X, Y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
     expected = model.evaluate(X, Y, verbose=0, return_dict=True)
     assert loaded.evaluate(X, Y, verbose=0, return_dict=True) == pytest.approx(expected)
-    loaded.fit(X, Y, verbose=0)  # compiled, and with the optimizer's state
+    for mine, theirs in zip(model.optimizer.variables, loaded.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(array(theirs), array(mine))
+    loaded.fit(X, Y, verbose=0)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -282,8 +291,8 @@ def nested():
         ),
         (
             lambda: chain(EarlyExit(2), keras.layers.Dense(2, activation="softmax", name="head")),
-            "Expected logits as output, like those of the exits (and a loss with `from_logits=True`). Received: a softmax at "
-            "layer `head`",
+            "Expected logits as output, like those of the exits (and a loss with `from_logits=True`). Received: a "
+            "softmax at layer `head`",
         ),
         (
             lambda: keras.Sequential([EarlyExit(2)], name="net"),
