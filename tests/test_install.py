@@ -34,7 +34,9 @@ def build(kind, source, output, **environment):
 def source(tmp_path_factory):
     """An unpacked source distribution, made from a copy of the tree."""
     copy = tmp_path_factory.mktemp("copy") / "tree"
-    ignored = shutil.ignore_patterns(".git", "build", "*.so", "__pycache__", "*.egg-info", ".venv", "venv", ".*_cache", ".hypothesis")
+    ignored = shutil.ignore_patterns(
+        ".git", "build", "*.so", "__pycache__", "*.egg-info", ".venv", "venv", ".*_cache", ".hypothesis"
+    )
     shutil.copytree(ROOT, copy, ignore=ignored)
     archive, _ = build("sdist", copy, tmp_path_factory.mktemp("sdist"))
     unpacked = tmp_path_factory.mktemp("unpacked")

@@ -215,7 +215,7 @@ def trace(
 
 
 def reference_function(model: keras.Model, specs: Sequence[InputSpec]) -> Callable[..., dict[str, Any]]:
-    """The model's own inference, gates and exits skipped as in a file: arrays by input name to arrays by output name."""
+    """The model's own inference, exits skipped as in a file: arrays by input name to arrays by output name."""
     tf = require("tensorflow", "tflite")
 
     def serve(*tensors: Tensor) -> dict[str, Tensor]:
