@@ -76,7 +76,7 @@ def train_networks(dataset: Dataset, recipe: Recipe, settings: Settings, console
     train(static, dataset, recipe, seed, console)
     keras.utils.set_random_seed(seed)
     dynamic = dynamic_network(topology, MultiBitDense(dataset.num_classes, bits=2, name="multi_bit_head"))
-    budget = [callbacks.ComputeBudget(recipe.budget)]
+    budget = [callbacks.ComputeBudget(recipe.budget), callbacks.EfficiencyLogger()]
     train(dynamic, dataset, recipe, seed, console, budget)
     choice = choose_policy(dynamic, dataset, recipe, seed, settings.agent_iterations, console)
     dynamic.policy = choice.policy

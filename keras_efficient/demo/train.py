@@ -12,6 +12,7 @@ from keras_efficient.demo.data import Augmented
 from keras_efficient.demo.settings import Recipe
 
 STEPS_AT_ONCE = 4
+EFFICIENCY = {"macs_share": "share of MACs", "average_bits": "bits"}  # names in the logs: how they are shown
 
 
 def train(
@@ -68,4 +69,5 @@ def _numbers(logs: dict[str, float]) -> str:
     accuracies = [value for name, value in logs.items() if name.endswith("accuracy") and not name.startswith("val_")]
     shown = [f"loss {logs['loss']:.3f}"] if "loss" in logs else []
     shown += [f"accuracy {' '.join(f'{value:.3f}' for value in accuracies)}"] if accuracies else []
-    return "  ".join(shown + [f"{name} {value:.2f}" for name, value in logs.items() if name.endswith("_share")])
+    efficiency = [f"{label} {logs[name]:.2f}" for name, label in EFFICIENCY.items() if name in logs]
+    return "  ".join(shown + efficiency)
