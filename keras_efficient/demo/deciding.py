@@ -29,8 +29,9 @@ class Choice:
 
     Attributes:
         policies: By name: `threshold`, `backward_induction` and, where TF-Agents is installed, `tf_agents`.
-        chosen: Name of the one that earned the most on the choosing half.
+        chosen: Name of the one that earned the most on the choosing half, among those that take every exit.
         rewards: What each earned there, `accuracy - trade_off * cost`.
+        every_exit: Whether each takes every exit for some held-out image.
         inputs: Number of held-out inputs that policies were made on, and chosen on.
         notes: One sentence per policy that could not be made.
     """
@@ -38,6 +39,7 @@ class Choice:
     policies: dict[str, ExitPolicy]
     chosen: str
     rewards: dict[str, float]
+    every_exit: dict[str, bool]
     inputs: tuple[int, int]
     notes: tuple[str, ...]
 
@@ -53,7 +55,8 @@ def choose_policy(
     """Makes every policy on one half of the validation images and picks the one that earns the most on the other.
 
     Both halves hold augmented copies too: a few hundred images alone leave too few mistakes to decide on. What takes no
-    time to make is made again from both halves once the choice has fallen; the agent's policy stays as it was.
+    time to make is made again from both halves afterwards; the agent's policy stays as it was. A policy that leaves an
+    exit unused is passed over if there is another one: nobody could check on real inputs what a file does there.
     """
     tuning, choosing = (_exit_data(model, *part, recipe, seed) for part in _halves(dataset, seed))
     policies = _solved(tuning, recipe.trade_off)
@@ -72,10 +75,11 @@ def choose_policy(
     except RuntimeError as error:
         notes.append(f"Without the policy of TF-Agents: {' '.join(str(error).split())[:300]}")
     rewards = {name: _reward(policy, choosing, recipe.trade_off) for name, policy in policies.items()}
-    chosen = max(rewards, key=lambda name: rewards[name])
     everything = _exit_data(model, dataset.x_validation, dataset.y_validation, recipe, seed)
     final = {**policies, **_solved(everything, recipe.trade_off)}
-    return Choice(final, chosen, rewards, (len(tuning), len(choosing)), tuple(notes))
+    every_exit = {name: min(evaluate(policy, everything).exit_shares) > 0 for name, policy in final.items()}
+    chosen = max(final, key=lambda name: (every_exit[name], rewards[name]))
+    return Choice(final, chosen, rewards, every_exit, (len(tuning), len(choosing)), tuple(notes))
 
 
 def _solved(data: ExitData, trade_off: float) -> dict[str, ExitPolicy]:

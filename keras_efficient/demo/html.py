@@ -107,8 +107,16 @@ def _policies(report: Mapping[str, Any]) -> str:
         mark = " (deployed)" if name == report["deployed"] else ""
         exits = " / ".join(f"{share:.0%}" for share in result["exits"])
         reward = f"{result['validation_reward']:.4f}" if "validation_reward" in result else ""
-        lines.append(_line([name + mark, f"{result['accuracy']:.2%}", f"{result['cost']:.3f}", exits, reward]))
-    headings = ("", "accuracy", "cost (1: never leaves)", "exits taken", "reward on the choosing half")
+        every = "yes" if result.get("takes_every_exit") else "no"
+        lines.append(_line([name + mark, f"{result['accuracy']:.2%}", f"{result['cost']:.3f}", exits, reward, every]))
+    headings = (
+        "",
+        "accuracy",
+        "cost (1: never leaves)",
+        "exits taken",
+        "reward on the choosing half",
+        "takes every exit",
+    )
     return _table(headings, lines)
 
 

@@ -15,18 +15,20 @@ from keras_efficient.models import MultiExit
 Array = NDArray[Any]
 LEAST = 256
 PER_EXIT = 8
+BLENDS = 4000
 
 
 def parity_inputs(model: MultiExit, dataset: Dataset) -> tuple[Array, dict[str, Any]]:
     """At least 256 inputs that take every exit, and what they cover.
 
-    Test images first, then validation and training images that take an exit which too few have taken so far.
+    Test images first, then validation and training images, and blends of two training images, that take an exit which
+    too few have taken so far.
 
     Returns:
         images: `[N, height, width, channels]`.
         coverage: `inputs`, `exits` (inputs per exit), `open_gates` and `shut_gates` (met by those inputs), `complete`.
     """
-    parts = [dataset.x_test, dataset.x_validation, dataset.x_train]
+    parts = [dataset.x_test, dataset.x_validation, dataset.x_train, blends(dataset.x_train)]
     images = parts[0]
     _, taken = model.predict_exits(images, batch_size=256, verbose=0)
     for part in parts[1:]:
@@ -51,6 +53,15 @@ def parity_inputs(model: MultiExit, dataset: Dataset) -> tuple[Array, dict[str, 
         "complete": complete,
     }
     return images, coverage
+
+
+def blends(images: Array) -> Array:
+    """Noisy mixtures of two images each: harder than any real one, for exits that hardly a real one takes."""
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, len(images), (2, BLENDS))
+    share = rng.uniform(0.3, 0.7, (BLENDS, 1, 1, 1))
+    mixed = share * images[first] + (1 - share) * images[second]
+    return np.asarray(np.clip(mixed + rng.normal(0.0, 0.1, mixed.shape), 0, 1), "float32")
 
 
 def parity(model: MultiExit, file: pathlib.Path, dataset: Dataset, with_delegate: bool) -> dict[str, Any]:

@@ -151,6 +151,7 @@ def _report(
             "expected_macs": result.cost * exit_macs[-1],
             "exits": list(result.exit_shares),
             "validation_reward": choice.rewards[name],
+            "takes_every_exit": choice.every_exit[name],
         }
     taken = measured.exits["dynamic_delegate"]
     assert taken is not None
