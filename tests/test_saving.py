@@ -1,4 +1,4 @@
-"""A model saved here loads in a fresh process that has done nothing but `import keras_efficient`, with bit-equal outputs."""
+"""A saved model loads in a fresh process that only did `import keras_efficient`, with bit-equal outputs."""
 
 import os
 import subprocess

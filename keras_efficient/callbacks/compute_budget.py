@@ -25,7 +25,8 @@ class ComputeBudget(keras.callbacks.Callback):
 
     After each batch the callback reads what the layers have executed, sets their `budget_coefficient`, and adds
     `macs_share` to the logs. The progress bar and `History` show it; put this callback before others that shall
-    (`TensorBoard`, `CSVLogger`), since callbacks run in order. When training ends the coefficients return to 0.
+    (`TensorBoard`, `CSVLogger`), since callbacks run in order, and behind one that restores weights when training ends
+    (`EarlyStopping`). Then the coefficients return to 0.
 
     Args:
         target: Share of the dense MACs of the whole model, in (0, 1].
@@ -88,7 +89,7 @@ class ComputeBudget(keras.callbacks.Callback):
                 f"{self._static / self._dense:.3f} of `{self.model.name}`. Received: {self.target}"
             )
         self._epoch = self._epoch_start = 0
-        self._batches = 0
+        self._batches = self._since_update = 0
         self._share = 1.0
         self._sum = 0.0
 
@@ -97,10 +98,13 @@ class ComputeBudget(keras.callbacks.Callback):
         self._epoch_start = self._batches
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        self._batches += 1
-        if self._batches % self.update_every == 0:
+        # With `steps_per_execution` one call stands for several batches.
+        self._since_update += self._epoch_start + batch + 1 - self._batches
+        self._batches = self._epoch_start + batch + 1
+        if self._since_update >= self.update_every:
             self._synchronize()
-            self._set(self._coefficient(self._executed_share()))
+            self._set(self._coefficient(self._executed_share(), self._since_update))
+            self._since_update = 0
         if logs is not None:
             logs["macs_share"] = self._share
 
@@ -116,14 +120,17 @@ class ComputeBudget(keras.callbacks.Callback):
         executed = sum(float(ops.convert_to_numpy(layer.executed_macs.value)) for layer in self._outermost)
         return (self._static + executed) / self._dense
 
-    def _coefficient(self, share: float) -> float:
-        """Loss per unit of share. The summed error is bounded, so that it cannot wind up while gates are slow."""
-        change = (share - self._share) / self.update_every
+    def _coefficient(self, share: float, batches: int) -> float:
+        """Loss per unit of share, `batches` after the last one.
+
+        The summed error is bounded, so that it cannot wind up while gates are slow.
+        """
+        change = (share - self._share) / batches
         self._share = share
         warm = self._warmth()
         error = share - (1.0 + warm * (self.target - 1.0))
         if warm >= 1.0:
-            self._sum = min(max(self._sum + self.integral * error * self.update_every, -1.0), 1.0)
+            self._sum = min(max(self._sum + self.integral * error * batches, -1.0), 1.0)
         return 2.0 * self.strength * (error + self._sum + self.damping * change)
 
     def _warmth(self) -> float:

@@ -20,8 +20,8 @@ def dynamic_layers(model: keras.layers.Layer) -> "list[DynamicLayer]":
 
 
 def outermost(layers: "list[DynamicLayer]") -> "list[DynamicLayer]":
-    """The layers that are not inside another one of them: their MACs hold those of the others."""
-    inside = {id(inner) for layer in layers for inner in sublayers(layer)}
+    """The layers whose MACs are not part of another one's."""
+    inside = {id(inner) for layer in layers for inner in layer.layers_in_budget()}
     return [layer for layer in layers if id(layer) not in inside]
 
 
@@ -117,6 +117,15 @@ class DynamicLayer(keras.layers.Layer):
                 f"the batch. Received: {state}"
             )
         return self.macs_when_open() + self._gate_macs
+
+    def layers_in_budget(self) -> list[keras.layers.Layer]:
+        """The layers inside whose MACs `dense_macs` and `executed_macs` hold; by default all."""
+        return sublayers(self)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the weights; a checkpoint taken in the middle of a budget does not bring its coefficient along."""
+        super().load_own_variables(store)
+        self.budget_coefficient.assign(0.0)
 
     def gate_values(self, x: Tensor, training: bool | None) -> tuple[Tensor, Tensor]:
         """The gates for `x` `[B, ..., channels]`.

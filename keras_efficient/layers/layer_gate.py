@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_efficient import cost
+from keras_efficient.cost.observe import sublayers
 from keras_efficient.layers.dynamic import DynamicLayer
 from keras_efficient.ops import branch, context
 
@@ -89,6 +90,10 @@ class LayerGate(DynamicLayer):
         with cost.counting(self.layer) as events:
             self.layer(ops.zeros((1, *self._inputs_shape[1:]), self.compute_dtype), training=False)
         return sum(event.dense for event in events)
+
+    def layers_in_budget(self) -> list[keras.layers.Layer]:
+        """`layer` and what is inside it; the shortcut runs whether the gate is open or not."""
+        return [self.layer, *sublayers(self.layer)]
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         gate, opened = self.gate_values(inputs, training)

@@ -10,6 +10,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_efficient import cost
+from keras_efficient.cost.inputs import zero_inputs
 from keras_efficient.layers import EarlyExit, exit_features
 from keras_efficient.models.splitting import split_at_exits
 from keras_efficient.ops import branch, context
@@ -230,7 +231,7 @@ class MultiExit(keras.Model):
         """
         dense = x is None
         if dense:
-            x = keras.tree.map_structure(lambda t: np.zeros((1, *t.shape[1:]), t.dtype), self.stages[0].input)
+            x = zero_inputs(self, 1)
         sizes = [len(array) for array in keras.tree.flatten(x)]
         totals = np.zeros(self.num_exits)
         step = 256

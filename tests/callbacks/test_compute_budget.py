@@ -156,3 +156,13 @@ def test_models_without_gates_or_with_too_little_to_save():
     unknown.compile("sgd", "mse")
     with pytest.raises(ValueError, match="Expected static dimensions"):
         unknown.fit(X, np.zeros((12, 2)), verbose=0, callbacks=[ComputeBudget(0.5)])
+
+
+def test_several_steps_per_call_count_as_several_batches():
+    model = keras.Sequential([keras.Input((6, 6, 2)), GatedConv2D(4, 3), keras.layers.GlobalAveragePooling2D()])
+    model.compile("sgd", "mse", steps_per_execution=4)
+    budget = ComputeBudget(target=0.5, warmup_epochs=2)
+    warmth = []
+    budget._set = lambda coefficient: warmth.append(budget._warmth())
+    model.fit(np.zeros((64, 6, 6, 2)), np.zeros((64, 4)), batch_size=8, epochs=2, verbose=0, callbacks=[budget])
+    assert warmth[:4] == [0.25, 0.5, 0.75, 1.0]

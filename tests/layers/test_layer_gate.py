@@ -163,3 +163,19 @@ def test_skipping_needs_one_input():
         pytest.raises(ValueError, match="Expected a batch of one input to skip a layer. Received: 2"),
     ):
         layer(images(2, 4))
+
+
+def test_gated_shortcut_counts_beside_the_gate():
+    gate = LayerGate(keras.layers.Conv2D(4, 3, padding="same"), shortcut=GatedConv2D(4, 1))
+    model = keras.Sequential([keras.Input((8, 8, 2)), gate])
+    # 64 positions: 9 taps x 2 x 4 and the gate's 2; 1 tap x 2 x 4 and the gate net's 2 x 4.
+    assert [layer.dense_macs for layer in outermost(dynamic_layers(model))] == [64 * 72 + 2, 64 * 8 + 8]
+    assert cost.profile(model).macs == 64 * 72 + 2 + 64 * 8 + 8
+
+
+def test_checkpoint_in_the_middle_of_a_budget_leaves_it_behind(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 2)), GatedConv2D(4, 3)])
+    model.layers[0].budget_coefficient.assign(3.0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert float(ops.convert_to_numpy(loaded.layers[0].budget_coefficient.value)) == 0.0

@@ -319,3 +319,11 @@ def test_bad_arguments():
         MultiExit(model.stages, model.exits[:1])
     with pytest.raises(ValueError, match="`exits`. Expected `EarlyExit` layers"):
         MultiExit(model.stages[:2], [keras.layers.Dense(3)])
+
+
+def test_stages_may_be_plain_layers():
+    end = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+    model = MultiExit([keras.layers.Conv2D(4, 3), end], [EarlyExit(3)])
+    model(np.zeros((2, 8, 8, 1), "float32"))
+    first = 36 * 9 * 4 + 4 * 3
+    np.testing.assert_array_equal(model.exit_costs(), [first, first + 36 * 4 * 3])
