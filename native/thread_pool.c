@@ -9,8 +9,8 @@ struct KeThreadPool {
   pthread_mutex_t mutex;
   pthread_cond_t work_ready;
   pthread_cond_t work_done;
-  unsigned long round; /* counts calls of run: a worker takes part in each one once */
-  int working;         /* workers that have not finished this round */
+  unsigned long round; /* counts calls of run: a worker joins each one at most once */
+  int working;         /* workers that have joined this round; run waits for these, not for those still waking up */
   bool stopping;
   atomic_int next; /* first index nobody has taken */
   int tasks;
@@ -36,6 +36,8 @@ static void *work(void *argument) {
     while (pool->round == seen && !pool->stopping) pthread_cond_wait(&pool->work_ready, &pool->mutex);
     if (pool->stopping) break;
     seen = pool->round;
+    if (atomic_load_explicit(&pool->next, memory_order_relaxed) >= pool->tasks) continue; /* the others were faster */
+    pool->working++;
     pthread_mutex_unlock(&pool->mutex);
     take_tasks(pool);
     pthread_mutex_lock(&pool->mutex);
@@ -61,7 +63,6 @@ static void run(void *handle, int tasks, void (*task)(void *argument, int index)
   pool->task = task;
   pool->argument = argument;
   atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-  pool->working = pool->workers;
   pool->round++;
   pthread_cond_broadcast(&pool->work_ready);
   pthread_mutex_unlock(&pool->mutex);
