@@ -46,7 +46,7 @@ class ComputeBudget(keras.callbacks.Callback):
     def __init__(
         self,
         target: float,
-        strength: float = 10.0,
+        strength: float = 20.0,
         integral: float = 0.05,
         damping: float = 10.0,
         warmup_epochs: float | None = None,

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -165,6 +168,23 @@ def test_saves_and_loads_bit_equal(network, tmp_path):
     assert loaded.policy.get_config() == model.policy.get_config()
     for name, logits in model(X).items():
         np.testing.assert_array_equal(array(loaded(X)[name]), array(logits))
+
+
+def test_loads_in_a_fresh_process(tmp_path):
+    model = MultiExit.from_model(functional())
+    model.policy = policy()
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "expected.npz", **{name: array(logits) for name, logits in model(X).items()})
+    script = """
+import keras, numpy, sys
+import keras_efficient
+model = keras.saving.load_model(sys.argv[1] + "/model.keras")
+found, expected = model(numpy.load(sys.argv[1] + "/x.npy")), numpy.load(sys.argv[1] + "/expected.npz")
+assert all(numpy.array_equal(keras.ops.convert_to_numpy(found[name]), expected[name]) for name in model.exit_names)
+assert model.policy.threshold == 0.42
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=300)
 
 
 def test_saves_and_loads_compiled(tmp_path):
