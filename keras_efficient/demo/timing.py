@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_efficient.tflite_export import delegate_path
+from keras_efficient.tflite_export.runner import plugin_options
 from keras_efficient.tflite_export.runtime import find_runtime
 
 Array = NDArray[Any]
@@ -40,7 +41,7 @@ class Timer:
     def __init__(self, path: str | os.PathLike[str], delegate: str = "none", threads: int = 1) -> None:
         runtime = find_runtime()
         library = None if delegate == "none" else delegate_path() if delegate == "auto" else pathlib.Path(delegate)
-        delegates = [] if library is None else [runtime.load_delegate(library, {})]
+        delegates = [] if library is None else [runtime.load_delegate(library, plugin_options())]
         self._interpreter = runtime.interpreter(pathlib.Path(path).read_bytes(), delegates, threads, {})
         self.indices = [int(detail["index"]) for detail in self._interpreter.get_input_details()]
         self._dtypes = [detail["dtype"] for detail in self._interpreter.get_input_details()]

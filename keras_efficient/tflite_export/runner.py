@@ -121,10 +121,7 @@ class Runner:
         self._stats = _Stats(ctypes.sizeof(_Stats))
         delegates = []
         if library is not None:
-            paths = plugins if plugins is not None else _plugin_libraries()
-            options = {"stats": str(ctypes.addressof(self._stats))}
-            if paths:
-                options["plugins"] = os.pathsep.join(paths)
+            options = {"stats": str(ctypes.addressof(self._stats)), **plugin_options(plugins)}
             delegates.append(runtime.load_delegate(library, options))
         self.interpreter = runtime.interpreter(content, delegates, num_threads, self.metadata)
         self.interpreter._keras_efficient_stats = self._stats  # kernels write there as long as the interpreter lives
@@ -231,5 +228,8 @@ def _file_metadata(content: bytes) -> dict[str, Any]:
         return {}
 
 
-def _plugin_libraries() -> list[str]:
-    return sorted({op.library for op in ops.registered_ops().values() if op.library is not None})
+def plugin_options(libraries: list[str] | None = None) -> dict[str, str]:
+    """The delegate's option `plugins` for kernel libraries, by default those of all registered ops."""
+    if libraries is None:
+        libraries = sorted({op.library for op in ops.registered_ops().values() if op.library is not None})
+    return {"plugins": os.pathsep.join(libraries)} if libraries else {}
