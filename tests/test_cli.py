@@ -78,7 +78,7 @@ def test_export_writes_beside_the_model_and_prints_the_report(folder, capsys):
 def test_export_int8(folder, capsys):
     words = ["--int8", "--data", str(folder / "tiny.npz"), "--out", str(folder / "int8.tflite")]
     assert main(["export", str(folder / "tiny.keras"), *words]) == 0
-    assert "int8 tensors" in capsys.readouterr().out
+    assert "int8 ops" in capsys.readouterr().out
 
 
 def test_inspect_names_ops_exits_and_sizes(folder, capsys):
