@@ -77,7 +77,8 @@ class FakeTimer:
         return float(arrays[0])
 
 
-def test_timers_take_turns_and_every_sample_is_timed_once_in_order():
+def test_timers_take_turns_and_every_sample_is_timed_once_in_order(monkeypatch):
+    monkeypatch.setattr(timing, "interruptions", lambda: 0)
     log = []
     timers = {name: FakeTimer(name, log) for name in "ab"}
     times = timing.in_turns(timers, [[number] for number in range(5)], block=2)
@@ -85,6 +86,18 @@ def test_timers_take_turns_and_every_sample_is_timed_once_in_order():
     after_warm_up = log[10:]
     assert [name for name, _ in after_warm_up] == list("aaabbbbbbaaaaabb")
     assert [number for name, number in after_warm_up if name == "a"] == [0, 0, 1, 2, 2, 3, 4, 4]
+
+
+def test_an_interrupted_run_is_repeated(monkeypatch):
+    counts = iter([0, 1, 1, 1])  # before and after each run: the first is interrupted, the second is not
+    monkeypatch.setattr(timing, "interruptions", lambda: next(counts))
+    log = []
+    assert timing.undisturbed(FakeTimer("a", log), [7]) == 7
+    assert len(log) == 2
+    always = iter(range(1000))
+    monkeypatch.setattr(timing, "interruptions", lambda: next(always))
+    timing.undisturbed(FakeTimer("a", log), [7])
+    assert len(log) == 2 + timing.ATTEMPTS
 
 
 def test_runs_go_round_the_samples():
