@@ -170,7 +170,8 @@ def _report(
         "policies": policies,
         "deployed": choice.chosen,
         "policy_inputs": dict(zip(("made_on", "chosen_on"), choice.inputs, strict=True)),
-        "trade_off": recipe.trade_off,
+        "trade_off": choice.trade_off,
+        "exit_budget": recipe.exit_budget,
         "budget": recipe.budget,
     }
 

@@ -21,7 +21,7 @@ class Recipe:
         noise: Standard deviation of the noise added to pixels in [0, 1].
         flip: Whether images are mirrored.
         budget: Share of the gated layers' MACs that the dynamic network is trained to.
-        trade_off: Accuracy (1 is 100 %) that the exit policies may give for the cost of one whole network.
+        exit_budget: Mean cost that the exit policies may spend, 1 being the whole dynamic network.
         copies: Augmented copies of each held-out image that the exit policies see.
     """
 
@@ -34,7 +34,7 @@ class Recipe:
     weight_decay: float = 1e-2
     noise: float = 0.05
     flip: bool = False
-    trade_off: float = 0.005
+    exit_budget: float = 0.12
     copies: int = 10
 
     def topology(self, dataset: Dataset) -> Topology:
@@ -89,6 +89,7 @@ RECIPES = {
         learning_rate=4e-3,
         shift=2,
         budget=0.5,
+        exit_budget=0.25,
         copies=1,
     ),
     "cifar10": Recipe(
@@ -107,6 +108,7 @@ RECIPES = {
         budget=0.5,
         noise=0.0,
         flip=True,
+        exit_budget=0.5,
         copies=1,
     ),
 }

@@ -8,10 +8,12 @@ import pytest
 from keras_efficient import cost
 from keras_efficient.demo import folder, html, timing
 from keras_efficient.demo.data import augmented
+from keras_efficient.demo.deciding import choose, threshold_for_budget
 from keras_efficient.demo.losses import losses
 from keras_efficient.demo.measure import Row
 from keras_efficient.demo.networks import Topology, macs_of, narrowed_to, static_network
 from keras_efficient.demo.settings import RECIPES
+from keras_efficient.policies import ExitData, evaluate
 
 
 def row(name, accuracy=0.99, macs=100.0, mean=10.0, p95=12.0, size=1000):
@@ -162,3 +164,24 @@ def test_the_page_needs_nothing_else_and_says_what_is_missing():
     assert "do not cover every exit" in page
     assert "src=" not in page
     assert 'src="data:image/png;base64,' in html.page(report, {"Exits": b"png"})
+
+
+def test_the_threshold_stays_unless_another_policy_is_surely_better():
+    rng = np.random.default_rng(0)
+    threshold = rng.random(100)
+    worse, little, much = threshold - 0.1, threshold + rng.normal(0.0, 1.0, 100) * 0.1, threshold + 0.1
+    little += 0.005 - (little - threshold).mean()  # half a standard error
+    every = dict.fromkeys(("threshold", "backward_induction", "tf_agents"), True)
+    assert choose({"threshold": threshold, "backward_induction": worse, "tf_agents": little}, every) == "threshold"
+    assert choose({"threshold": threshold, "backward_induction": worse, "tf_agents": much}, every) == "tf_agents"
+    unused = {**every, "tf_agents": False}
+    assert choose({"threshold": threshold, "backward_induction": worse, "tf_agents": much}, unused) == "threshold"
+    nobody = dict.fromkeys(every, False)
+    assert choose({"threshold": threshold, "tf_agents": much}, nobody) == "tf_agents"
+
+
+def test_a_threshold_for_a_budget_spends_it():
+    rng = np.random.default_rng(0)
+    data = ExitData(rng.normal(0, 3, (500, 3, 4)), rng.integers(0, 4, 500), [0.1, 0.4, 1.0])
+    for budget in (0.15, 0.5, 0.9):
+        assert budget - 0.01 < evaluate(threshold_for_budget(data, budget), data).cost <= budget
