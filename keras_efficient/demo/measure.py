@@ -33,7 +33,7 @@ class Row:
         name: What was run.
         accuracy: Share of the test images classified right.
         expected_macs: Mean multiply-adds per test image that were really executed.
-        latency_us: Mean microseconds per test image, batch 1, one pass over the images.
+        latency_us: Mean microseconds per test image, measured as `timing.METHOD` says.
         latency_p95_us: Their 95th percentile.
         latency_p50_us: Their median, which a busy machine disturbs least.
         bytes: Size of the file.

@@ -25,6 +25,7 @@ from keras_efficient.demo.networks import dynamic_network, narrowed_to, static_n
 from keras_efficient.demo.parity import int8_note, parity
 from keras_efficient.demo.settings import Recipe, Settings
 from keras_efficient.demo.table import table
+from keras_efficient.demo.timing import METHOD
 from keras_efficient.demo.train import train
 from keras_efficient.layers import MultiBitDense
 from keras_efficient.models import MultiExit
@@ -161,6 +162,7 @@ def _report(
         "seed": settings.seed,
         "epochs": recipe.epochs,
         "threads": settings.threads,
+        "latency": METHOD,
         "test_images": len(dataset.x_test),
         "machine": machine(),
         "rows": [dataclasses.asdict(row) for row in measured.rows],

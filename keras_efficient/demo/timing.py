@@ -22,6 +22,10 @@ from keras_efficient.tflite_export.runtime import find_runtime
 Array = NDArray[Any]
 BLOCK = 16
 ATTEMPTS = 10
+METHOD = (
+    "one pass over the test images at batch 1, the files in turns; a run during which the system gave the processor to "
+    f"another program is repeated, up to {ATTEMPTS} times"
+)
 WARM_UP = 16
 
 
