@@ -14,6 +14,7 @@ from keras_efficient.cost.inputs import zero_inputs
 from keras_efficient.layers import EarlyExit, exit_features
 from keras_efficient.models.splitting import split_at_exits
 from keras_efficient.ops import branch, context
+from keras_efficient.policies.exit_policy import decide
 
 Tensor = Any
 
@@ -216,11 +217,8 @@ class MultiExit(keras.Model):
                 "Received: None"
             )
         logits = np.stack(list(self.predict_all(x, batch_size, verbose, steps, callbacks).values()), axis=1)
-        leaves = np.ones(logits.shape[:2], bool)
-        for k in range(self.num_exits - 1):
-            score = policy(exit_features(logits[:, k], k, self.num_exits), exit_index=k)
-            leaves[:, k] = ops.convert_to_numpy(score) > 0
-        taken = leaves.argmax(axis=1).astype("int32")
+        features = [exit_features(logits[:, k], k, self.num_exits) for k in range(self.num_exits)]
+        taken = decide(policy, np.stack([ops.convert_to_numpy(f) for f in features], axis=1)).astype("int32")
         return logits[np.arange(len(logits)), taken], taken
 
     def exit_costs(self, x: Any = None) -> NDArray[np.float64]:

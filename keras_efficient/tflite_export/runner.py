@@ -127,13 +127,10 @@ class Runner:
         self.interpreter._keras_efficient_stats = self._stats  # kernels write there as long as the interpreter lives
         self._signature = self.interpreter.get_signature_runner()
         self._inputs = self._signature.get_input_details()
-
-    @property
-    def _own_outputs(self) -> dict[str, bool]:
-        """Which outputs the exporter added; by their names alone where the file's metadata cannot be read."""
+        # The outputs that the exporter added; by their names alone where the file's metadata cannot be read.
         said = {"macs": bool(self.metadata.get("branches")), "exit_index": "exits" in self.metadata}
         names = self._signature.get_output_details()
-        return {name: name in names and (is_own or not self.metadata) for name, is_own in said.items()}
+        self._own = {name for name, is_own in said.items() if name in names and (is_own or not self.metadata)}
 
     @property
     def delegated_ops(self) -> int:
@@ -171,20 +168,15 @@ class Runner:
             one = self._signature(**{name: array[start : start + size] for name, array in arrays.items()})
             outputs.append(one)
             macs += [self._executed(one, size)] * size
-        own = {name for name, is_own in self._own_outputs.items() if is_own}
-        merged = {
-            name: np.concatenate([one[name] for one in outputs])
-            for name in outputs[0]
-            if name not in own - {"exit_index"}
-        }
-        exit_index = merged.pop("exit_index", None) if "exit_index" in own else None
-        return Result(merged, exit_index, np.asarray(macs, "float64"))
+        merged = {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}
+        added = {name: merged.pop(name) for name in self._own}
+        return Result(merged, added.get("exit_index"), np.asarray(macs, "float64"))
 
     def _executed(self, outputs: dict[str, Array], samples: int) -> float:
         """Multiply-adds per sample of the call that just ended."""
         known = self.metadata.get("macs", {})
         builtin, dense_ops = (
-            outputs["macs"] if self._own_outputs["macs"] else (known.get("builtin", 0.0), known.get("ops", 0.0))
+            outputs["macs"] if "macs" in self._own else (known.get("builtin", 0.0), known.get("ops", 0.0))
         )
         return float(builtin) + (self._stats.executed_macs / samples if self.delegated_ops else float(dense_ops))
 
