@@ -2,8 +2,9 @@
 
     python native/build.py [--out PATH] [--sanitize] [--cc COMPILER]
 
-A kernel folder's files are compiled for the instruction set that their names end in (`avx512.c`, `tile_avx2.c`);
-those files are left out on machines of another architecture. Which of the others runs is decided on the device.
+A kernel folder's files are compiled for the instruction set that their names end in (`avx512.c`, `tile_avx2.c`, `neon.c`)
+and left out on architectures without it. Which of the others runs is decided on the device. `native/cross.py` builds for
+other machines than this one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 NATIVE = pathlib.Path(__file__).resolve().parent
 DEFAULT_OUTPUT = NATIVE.parent / "keras_efficient" / "_native" / "libkeras_efficient.so"
@@ -35,10 +36,14 @@ SANITIZE_FLAGS = [
 # Unrolled vector code takes minutes with every check inlined; what matters there is where it reads and writes.
 SANITIZE_VECTOR_FLAGS = ["-fno-sanitize=undefined"]
 SANITIZE_VECTOR_GCC_FLAGS = ["--param", "asan-instrumentation-with-call-threshold=0"]
-ISA_FLAGS = {
-    "avx2": ["-mavx2", "-mfma"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"],
+# Flags by architecture and instruction set. Every aarch64 has NEON; a 32-bit arm is asked at run time.
+AVX512_FLAGS = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"]
+ISA_FLAGS: dict[str, dict[str, list[str]]] = {
+    "x86_64": {"avx2": ["-mavx2", "-mfma"], "avx512": AVX512_FLAGS, "avx512vnni": [*AVX512_FLAGS, "-mavx512vnni"]},
+    "aarch64": {"neon": [], "dotprod": ["-march=armv8.2-a+dotprod"]},
+    "arm": {"neon": ["-march=armv7-a", "-mfpu=neon"]},
 }
+ARCHITECTURE_OF = {"amd64": "x86_64", "arm64": "aarch64", "armv7l": "arm", "armv7a": "arm", "armv6l": "arm"}
 
 
 class BuildError(RuntimeError):
@@ -48,22 +53,24 @@ class BuildError(RuntimeError):
 def isa_of(source: pathlib.Path) -> str | None:
     """The instruction set that a file is compiled for, by the end of its name."""
     ending = source.stem.split("_")[-1]
-    return ending if ending in ISA_FLAGS else None
+    return ending if any(ending in sets for sets in ISA_FLAGS.values()) else None
 
 
-def targets_x86_64(cc: Sequence[str]) -> bool:
-    """Whether the compiler makes code for x86-64, which may not be what this machine is."""
+def architecture_of(cc: Sequence[str]) -> str:
+    """The architecture that the compiler makes code for: a key of `ISA_FLAGS`, or another name."""
     try:
         machine = subprocess.run([*cc, "-dumpmachine"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         machine = platform.machine()
-    return machine.strip().lower().startswith(("x86_64", "amd64"))
+    name = machine.strip().lower().partition("-")[0]
+    return ARCHITECTURE_OF.get(name, name)
 
 
-def sources(x86_64: bool = True) -> list[pathlib.Path]:
-    """All C files of the library for this kind of machine."""
+def sources(architecture: str = "x86_64") -> list[pathlib.Path]:
+    """All C files of the library for this architecture."""
     found = [*NATIVE.glob("*.c"), *NATIVE.glob("ops/*.c"), *NATIVE.glob("kernels/*/*.c")]
-    return sorted(source for source in found if x86_64 or isa_of(source) is None)
+    sets = ISA_FLAGS.get(architecture, {})
+    return sorted(source for source in found if (isa_of(source) or "") in {"", *sets})
 
 
 def find_compiler(cc: str | None = None) -> list[str]:
@@ -77,7 +84,8 @@ def find_compiler(cc: str | None = None) -> list[str]:
     raise BuildError(f"No C compiler found. Expected {names} on the path; install one or set CC.")
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
+    """Runs a compiler or linker; what it says becomes a BuildError when it fails."""
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode != 0:
         raise BuildError(f"The C compiler failed: {' '.join(command)}\n{process.stderr}")
@@ -96,8 +104,25 @@ def compile_objects(
     flags: Sequence[str] = (),
     sanitize: bool = False,
     jobs: int = 2,
+    isa_flags: Mapping[str, Sequence[str]] | None = None,
+    includes: Sequence[str] = (),
 ) -> list[str]:
-    """Compiles every file into `folder`; returns the object files."""
+    """Compiles every file into `folder`; returns the object files.
+
+    Args:
+        folder: Where the object files go.
+        files: C files.
+        cc: The C compiler, with its arguments.
+        flags: Further flags for all files.
+        sanitize: With AddressSanitizer and UndefinedBehaviorSanitizer.
+        jobs: How many compilers run at once.
+        isa_flags: Flags by instruction set, `ISA_FLAGS` of the compiler's architecture by default.
+        includes: Further folders of headers.
+
+    Raises:
+        BuildError: the compiler failed.
+    """
+    flags_of_set = ISA_FLAGS.get(architecture_of(cc), {}) if isa_flags is None else isa_flags
     checks = SANITIZE_FLAGS if sanitize else []
     vector_checks = (
         [*checks, *SANITIZE_VECTOR_FLAGS, *(SANITIZE_VECTOR_GCC_FLAGS if is_gcc(cc) else [])] if sanitize else []
@@ -106,8 +131,9 @@ def compile_objects(
     def compile_one(source: pathlib.Path) -> str:
         target = folder / ("_".join(source.parts[-3:]) + ".o")
         isa = isa_of(source)
-        extra = [*ISA_FLAGS[isa], *vector_checks] if isa else checks
-        _run([*cc, *FLAGS, *INCLUDES, *extra, *flags, "-c", str(source), "-o", str(target)])
+        extra = [*flags_of_set.get(isa, ()), *vector_checks] if isa else checks
+        folders = [f"-I{include}" for include in includes]
+        run([*cc, *FLAGS, *INCLUDES, *folders, *flags, *extra, "-c", str(source), "-o", str(target)])
         return str(target)
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as executor:
@@ -132,12 +158,12 @@ def build(
     output = pathlib.Path(out).resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     extra = SANITIZE_FLAGS if sanitize else []
-    files = sources(targets_x86_64(compiler))
+    files = sources(architecture_of(compiler))
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         flags = ["-Wno-error"] if forgiving else []
         objects = compile_objects(pathlib.Path(folder), files, compiler, flags, sanitize=sanitize)
         library = pathlib.Path(folder) / output.name
-        _run([*compiler, *extra, *objects, *LINK_FLAGS, "-o", str(library)])
+        run([*compiler, *extra, *objects, *LINK_FLAGS, "-o", str(library)])
         os.replace(library, output)
     return output
 

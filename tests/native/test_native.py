@@ -52,7 +52,7 @@ class Workshop:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self.cc = build.find_compiler()
-        sources = build.sources(build.targets_x86_64(self.cc))
+        sources = build.sources(build.architecture_of(self.cc))
         self.objects = build.compile_objects(folder, sources, self.cc, sanitize=True)
 
     def program(self, name: str, flags: tuple[str, ...] = ()) -> pathlib.Path:
