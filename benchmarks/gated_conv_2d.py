@@ -241,7 +241,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         library = build(Path(directory))
         best = int(library.ke_cpu_best_isa())
-        names = ("scalar", "avx2", "avx512")
+        names = ("scalar", "avx2", "avx512", "avx512vnni")
         isa = min(best, names.index(arguments.isa)) if arguments.isa else best
         rows = []
         overhead = invoke_seconds(blocks)

@@ -1,10 +1,11 @@
 #include "cpu.h"
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <string.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#include <stdbool.h>
 
 /* The register state that the operating system saves when it switches threads: without it an instruction set is of no use. */
 static unsigned saved_state(void) {
@@ -23,28 +24,69 @@ KeIsa ke_cpu_best_isa(void) {
   bool has_avx2 = (c & bit_AVX) && (c & bit_FMA) && (b7 & bit_AVX2) && (state & kYmmState) == kYmmState;
   bool has_avx512 = (b7 & bit_AVX512F) && (b7 & bit_AVX512BW) && (b7 & bit_AVX512DQ) && (b7 & bit_AVX512VL) &&
                     (state & kZmmState) == kZmmState;
-  return !has_avx2 ? KE_ISA_SCALAR : has_avx512 ? KE_ISA_AVX512 : KE_ISA_AVX2;
+  if (!has_avx2) return KE_ISA_SCALAR;
+  if (!has_avx512) return KE_ISA_AVX2;
+  return c7 & bit_AVX512VNNI ? KE_ISA_AVX512VNNI : KE_ISA_AVX512;
 }
+
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+KeIsa ke_cpu_best_isa(void) {
+  enum { kDotProduct = 1 << 20 }; /* HWCAP_ASIMDDP, which old headers lack */
+  return getauxval(AT_HWCAP) & kDotProduct ? KE_ISA_NEON_DOTPROD : KE_ISA_NEON;
+}
+
+#elif defined(__aarch64__)
+KeIsa ke_cpu_best_isa(void) { return KE_ISA_NEON; }
+
+#elif defined(__arm__) && defined(__linux__)
+#include <sys/auxv.h>
+
+KeIsa ke_cpu_best_isa(void) {
+  enum { kNeon = 1 << 12 }; /* HWCAP_NEON */
+  return getauxval(AT_HWCAP) & kNeon ? KE_ISA_NEON : KE_ISA_SCALAR;
+}
+
 #else
 KeIsa ke_cpu_best_isa(void) { return KE_ISA_SCALAR; }
 #endif
 
-const char *ke_isa_name(KeIsa isa) {
-  switch (isa) {
-    case KE_ISA_AVX512:
-      return "avx512";
-    case KE_ISA_AVX2:
-      return "avx2";
-    default:
-      return "scalar";
+/* By architecture, each in order. */
+static const struct {
+  KeIsa isa;
+  const char *name;
+} table[] = {
+    {KE_ISA_SCALAR, "scalar"},         {KE_ISA_AVX2, "avx2"}, {KE_ISA_AVX512, "avx512"},
+    {KE_ISA_AVX512VNNI, "avx512vnni"}, {KE_ISA_NEON, "neon"}, {KE_ISA_NEON_DOTPROD, "neon_dotprod"},
+};
+enum { kCount = sizeof(table) / sizeof(table[0]) };
+
+int ke_cpu_runs(KeIsa isa) {
+  const KeIsa best = ke_cpu_best_isa();
+  const bool same_architecture = (isa >= KE_ISA_NEON) == (best >= KE_ISA_NEON);
+  return isa == KE_ISA_SCALAR || (same_architecture && isa <= best);
+}
+
+int ke_cpu_isas(KeIsa isas[KE_MAX_ISAS]) {
+  int count = 0;
+  for (size_t i = 0; i < kCount; i++) {
+    if (ke_cpu_runs(table[i].isa)) isas[count++] = table[i].isa;
   }
+  return count;
+}
+
+const char *ke_isa_name(KeIsa isa) {
+  for (size_t i = 0; i < kCount; i++) {
+    if (table[i].isa == isa) return table[i].name;
+  }
+  return "scalar";
 }
 
 int ke_isa_parse(const char *name, KeIsa *isa) {
-  static const KeIsa all[] = {KE_ISA_SCALAR, KE_ISA_AVX2, KE_ISA_AVX512};
-  for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-    if (strcmp(name, ke_isa_name(all[i])) == 0) {
-      *isa = all[i];
+  for (size_t i = 0; i < kCount; i++) {
+    if (strcmp(name, table[i].name) == 0) {
+      *isa = table[i].isa;
       return 0;
     }
   }

@@ -27,10 +27,14 @@ static int parse_stats(const char *text, KeOptions *options, KeReport *report) {
 }
 
 static int parse_isa(const char *text, KeOptions *options, KeReport *report) {
-  KeIsa best = ke_cpu_best_isa();
-  if (ke_isa_parse(text, &options->isa) == 0 && options->isa <= best) return 0;
-  ke_report(report, "Invalid value for option `isa`. Expected scalar, avx2 or avx512, and none better than %s, the best of "
-            "this processor. Received: %.40s.", ke_isa_name(best), text);
+  KeIsa isas[KE_MAX_ISAS];
+  const int count = ke_cpu_isas(isas);
+  if (ke_isa_parse(text, &options->isa) == 0 && ke_cpu_runs(options->isa)) return 0;
+  char names[128] = "";
+  for (int i = 0; i < count; i++) {
+    strcat(strcat(names, i == 0 ? "" : i < count - 1 ? ", " : " or "), ke_isa_name(isas[i])); /* at most 4 short ones */
+  }
+  ke_report(report, "Invalid value for option `isa`. Expected %s, which this processor runs. Received: %.40s.", names, text);
   return -1;
 }
 

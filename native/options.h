@@ -23,8 +23,8 @@ typedef struct KeOptions {
   KeIsa isa;
 } KeOptions;
 
-/* stats: see above. plugins: paths of shared libraries with `:` between them, loaded into the registry. isa: scalar, avx2
- * or avx512, the best that kernels may use. Any other key, and any value that does not make sense, is refused: -1 after a
+/* stats: see above. plugins: paths of shared libraries with `:` between them, loaded into the registry. isa: a name
+ * of cpu.h that this processor runs, the best that kernels may use. Any other key, and any value that does not make sense, is refused: -1 after a
  * report, else 0. */
 int ke_options_parse(const char *const *keys, const char *const *values, size_t count, KeOptions *options,
                      KeRegistry *registry, KeReport *report);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "cpu.h"
-#include "kernels/gated_conv_2d/gated_conv_2d.h"
+#include "kernels/gated_conv_2d/internal.h"
 #include "thread_pool.h"
 
 enum { CANARIES = 64 };
@@ -155,7 +155,7 @@ static void draw(const Case *c, Tensors *t) {
 }
 
 /* One plan for every instruction set and for one, two and three threads. */
-enum { RUNNERS = 9 };
+enum { RUNNERS = 3 * KE_MAX_ISAS };
 
 typedef struct Runner {
   KeIsa isa;
@@ -166,9 +166,12 @@ typedef struct Runner {
 
 static int make_runners(const Case *c, KeGatedConv2DShape *shape, const Tensors *t, Runner *runners) {
   int count = 0;
-  for (int isa = KE_ISA_SCALAR; isa <= (int)ke_cpu_best_isa(); isa++) {
+  KeIsa isas[KE_MAX_ISAS];
+  const int isa_count = ke_cpu_isas(isas);
+  for (int i = 0; i < isa_count; i++) {
+    if (i > 0 && ke_gated_conv_2d_path(isas[i]) == ke_gated_conv_2d_path(isas[i - 1])) continue;
     for (int threads = 1; threads <= 3; threads++) {
-      shape->isa = (KeIsa)isa;
+      shape->isa = isas[i];
       const char *error;
       Runner r = {shape->isa,
                   threads,

@@ -87,7 +87,10 @@ int main(void) {
   } shapes[] = {{1, 1, 8, 1},    {8, 16, 8, 1},   {7, 17, 8, 3},    {24, 15, 24, 2}, {25, 64, 24, 1},  {100, 65, 32, 2}, {256, 63, 64, 1},
                 {130, 129, 128, 2}, {40, 48, 40, 4}, {513, 33, 256, 2}, {72, 200, 72, 1}, {600, 1700, 128, 2}};
   KeThreadPool *pool = ke_thread_pool_create(3);
-  for (KeIsa isa = KE_ISA_SCALAR; isa <= ke_cpu_best_isa(); isa++) {
+  KeIsa isas[KE_MAX_ISAS];
+  const int isa_count = ke_cpu_isas(isas);
+  for (int k = 0; k < isa_count; k++) {
+    const KeIsa isa = isas[k];
     check_by_hand(ke_multi_bit_dense_path(isa));
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
       KeMultiBitDenseShape shape = {.outputs = shapes[i].outputs,
