@@ -11,26 +11,35 @@ from numpy.typing import NDArray
 
 from keras_efficient import cost
 from keras_efficient.cost.inputs import zero_inputs
-from keras_efficient.layers import EarlyExit, exit_features
-from keras_efficient.models.splitting import split_at_exits
+from keras_efficient.cost.observe import sublayers
+from keras_efficient.layers import EXIT_FEATURES, EarlyExit, exit_features
+from keras_efficient.layers.dynamic import DynamicLayer
+from keras_efficient.layers.early_exit import scaled_gradient
+from keras_efficient.models.exit_prediction import AllExits, StagedPrediction, inputs_of, is_arrays
+from keras_efficient.models.exit_training import ExitTraining
+from keras_efficient.models.splitting import split_at, split_at_exits
 from keras_efficient.ops import branch, context
-from keras_efficient.policies.exit_policy import decide
+from keras_efficient.policies.exit_policy import check_fits
+from keras_efficient.policies.overlap import check_disjoint, row_hashes
+from keras_efficient.policies.request import checked_cap, checked_trade_off
 
 Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="keras_efficient")
-class MultiExit(keras.Model):
+class MultiExit(ExitTraining):
     """A chain of stages with an exit behind each.
 
-        F_0 = x;  F_k = stage_k(F_{k-1});  z_k = exit_k.branch(F_k);  z_K = F_K
+        F_0 = x;  F_k = stage_k(F_{k-1});  z_k, r_k = exit_k(F_k, r_{k-1});  z_K = F_K
 
     Called, it gives the logits of all exits, `{"exit_1": [B, n], ..., "exit_K": [B, n]}`. `compile` takes one loss and
     one list of metrics and applies them to every exit; `fit` and `evaluate` take the labels once.
 
-    With a `policy`, a Keras layer with `policy(exit_features(z_k, k, K), exit_index=k) -> [B]` that leaves where it is
-    above 0, `predict` gives the logits of the exit taken. Inside `ops.skipping()` (one input at a time) the network
-    itself then gives `{"output": [1, n], "exit_index": int32 [1]}` and computes nothing behind the exit taken.
+    With a `policy`, a Keras layer with `policy(features, exit_index=k) -> [B]` that leaves where it is above 0,
+    `predict` gives the logits of the exit taken, and computes later stages only for the inputs that get there. Inside
+    `ops.skipping()` (one input at a time) the network itself gives `{"output": [1, n], "exit_index": int32 [1]}` and
+    computes nothing behind the exit taken. A policy's features are `exit_features(z_k, k, K)` `[B, 4]`, followed by the
+    running summary `r_k` `[B, S]` for a policy that asks for it by its `num_features`.
 
     >>> model = MultiExit.from_model(network)
     >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
@@ -62,31 +71,80 @@ class MultiExit(keras.Model):
             )
         if not all(isinstance(layer, EarlyExit) for layer in exits):
             raise ValueError(f"Invalid value for argument `exits`. Expected `EarlyExit` layers. Received: {exits}")
+        if len({layer.summary_units for layer in exits}) != 1:
+            raise ValueError(
+                "Invalid value for argument `exits`. Expected the same `summary_units` at every exit. "
+                f"Received: {[layer.summary_units for layer in exits]}"
+            )
         self.stages = list(stages)
         self.exits = list(exits)
+        object.__setattr__(self, "_fitted_rows", set())  # hashes; not tracked, not saved
         self._policy_slot = _PolicySlot(name="policy_slot")
         self.policy = policy
 
     @classmethod
-    def from_model(cls, model: keras.Model, **kwargs: Any) -> "MultiExit":
-        """Cuts a Functional or Sequential model at its `EarlyExit` layers; its layers are shared, not copied.
+    def from_model(
+        cls,
+        model: keras.Model,
+        exits: Sequence[str] | None = None,
+        exit_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> "MultiExit":
+        """Cuts a Functional or Sequential model at its exits; its layers are shared, not copied.
+
+        >>> MultiExit.from_model(network)                                        # has `EarlyExit` layers
+        >>> MultiExit.from_model(network, ["block_1", "block_2"], {"pool": "average_max", "summary_units": 64})
+
+        Args:
+            model: Built model whose output are logits `[B, n]`.
+            exits: Names of the layers behind which to leave, from the first to the last, for a model without
+                `EarlyExit` layers.
+            exit_options: Arguments of the `EarlyExit` layers that are made for `exits`.
+            **kwargs: Arguments of `MultiExit`.
 
         Raises:
-            ValueError: If the model is not built, has no exit, does not end in logits, or if a layer behind an exit
-                reads something from before it; the message names the layer.
+            ValueError: If the model is not built, has no exit, does not end in logits, if a name is no layer's, or if
+                a layer behind an exit reads something from before it; the message names the layer.
         """
-        stages, exits = split_at_exits(model)
-        made = cls(stages, exits, name=kwargs.pop("name", model.name), **kwargs)
+        if exits is None:
+            if exit_options:
+                raise ValueError(
+                    "Invalid value for argument `exit_options`. Expected none without names in `exits`. "
+                    f"Received: {exit_options}"
+                )
+            stages, units = split_at_exits(model)
+        else:
+            stages = split_at(model, exits)
+            classes = int(model.outputs[0].shape[-1])
+            units = [EarlyExit(classes, name=f"exit_{k + 1}", **(exit_options or {})) for k in range(len(exits))]
+        made = cls(stages, units, name=kwargs.pop("name", model.name), **kwargs)
         shapes = [tuple(tensor.shape) for tensor in model.inputs]
         made.build(shapes[0] if len(shapes) == 1 else shapes)
         return made
 
     def build(self, input_shape: Any) -> None:
-        for stage in self.stages:
+        for k, stage in enumerate(self.stages):
             if not stage.built:
                 stage.build(input_shape)
-            input_shape = stage.compute_output_shape(input_shape)
+            try:
+                input_shape = stage.compute_output_shape(input_shape)
+            except Exception as error:
+                raise ValueError(
+                    f"Invalid value for argument `stages`. Expected stage {k} (`{stage.name}`) to take what the one "
+                    f"before it gives, shape {input_shape}. It says: {error}"
+                ) from error
+            if k < len(self.exits) and not self.exits[k].built:
+                self.exits[k].build(input_shape)
+        self._check_logits(input_shape)
         self.built = True
+
+    def _check_logits(self, shape: Any) -> None:
+        for k, layer in enumerate(self.exits):
+            if len(shape) != 2 or shape[-1] != layer.num_classes:
+                raise ValueError(
+                    f"Invalid value for argument `stages`. Expected the last stage to give logits "
+                    f"[batch, {layer.num_classes}] like exit {k} (`{layer.name}`). Received: shape {tuple(shape)}"
+                )
 
     @property
     def inputs(self) -> list[Any]:
@@ -115,7 +173,14 @@ class MultiExit(keras.Model):
 
     @policy.setter
     def policy(self, policy: keras.layers.Layer | None) -> None:
+        if policy is not None:
+            self.check_policy(policy)
         self._policy_slot.put(policy)
+
+    @property
+    def summary_units(self) -> int:
+        """Width `S` of the running summary, 0 without one."""
+        return int(self.exits[0].summary_units or 0)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Keras takes no new sublayers once a model is built, but a policy is found after training: a slot holds it.
@@ -124,7 +189,22 @@ class MultiExit(keras.Model):
         else:
             super().__setattr__(name, value)
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> dict[str, Tensor]:
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        trade_off: Tensor | None = None,
+        max_exit: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Logits of all exits, or of the one taken.
+
+        Args:
+            inputs: The first stage's.
+            training: As in Keras.
+            trade_off: Float32 `[B]`, for a policy that takes it: accuracy that one gives for one full network's cost.
+            max_exit: Int32 `[B]`, index of the last exit allowed; used where exits are really taken
+                (`ops.skipping()`).
+        """
         if self.policy is not None and context.is_skipping() and not training:
             batch = keras.tree.flatten(inputs)[0].shape[0]
             if batch not in (None, 1):
@@ -132,42 +212,88 @@ class MultiExit(keras.Model):
                     "Invalid value for argument `inputs`. Expected a batch of one input to take an exit. "
                     f"Received: {batch}"
                 )
-            return self._left_early(inputs, 0)
-        return dict(zip(self.exit_names, self._all_logits(inputs, training), strict=True))
+            return self._left_early({"features": inputs}, 0, trade_off, max_exit)
+        return dict(zip(self.exit_names, self._all_logits(inputs, training, trade_off), strict=True))
 
-    def _all_logits(self, features: Tensor, training: bool | None) -> list[Tensor]:
+    def _all_logits(self, inputs: Tensor, training: bool | None, trade_off: Tensor | None) -> list[Tensor]:
         """Masked: everything is computed, and under `recording()` charged only where an input still runs."""
         routed = self.policy is not None and context.is_recording() and not training
         running = None
         found = []
+        carry = {"features": inputs}
         for k in range(self.num_exits):
             with contextlib.nullcontext() if running is None else context.executed_when(running):
-                features, logits = self._stage(k, features, training)
-            found.append(logits)
-            if routed and k + 1 < self.num_exits:
-                stays = ops.cast(self._score(k, logits) <= 0, "float32")
-                running = stays if running is None else running * stays
+                carry, logits = self.run_stage(k, carry, training)
+                found.append(logits)
+                if routed and k + 1 < self.num_exits:
+                    stays = ops.cast(self.exit_score(k, logits, carry, trade_off) <= 0, "float32")
+                    running = stays if running is None else running * stays
         return found
 
-    def _left_early(self, features: Tensor, k: int) -> dict[str, Tensor]:
+    def _left_early(
+        self, carry: dict[str, Tensor], k: int, trade_off: Tensor | None, max_exit: Tensor | None
+    ) -> dict[str, Tensor]:
         """Skipped: stage `k` and, in a branch that runs only for inputs which stay, what follows."""
-        features, logits = self._stage(k, features, False)
+        carry, logits = self.run_stage(k, carry, False)
 
         def leave() -> dict[str, Tensor]:
             return {"output": ops.cast(logits, "float32"), "exit_index": ops.full((1,), k, dtype="int32")}
 
         if k + 1 == self.num_exits:
             return leave()
-        leaves = ops.reshape(self._score(k, logits), ()) > 0
-        return branch(leaves, leave, lambda: self._left_early(features, k + 1))
+        leaves = ops.reshape(self.exit_score(k, logits, carry, trade_off), ()) > 0
+        if max_exit is not None:
+            leaves = ops.logical_or(leaves, ops.reshape(max_exit, ()) <= k)
+        return branch(leaves, leave, lambda: self._left_early(carry, k + 1, trade_off, max_exit))
 
-    def _stage(self, k: int, features: Tensor, training: bool | None) -> tuple[Tensor, Tensor]:
-        features = self.stages[k](features, training=training)
-        return features, features if k + 1 == self.num_exits else self.exits[k].branch(features, training)
+    def run_stage(
+        self, k: int, carry: dict[str, Tensor], training: bool | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Runs stage `k` (0 for the first) and the label unit behind it.
 
-    def _score(self, k: int, logits: Tensor) -> Tensor:
-        assert self.policy is not None
-        return self.policy(exit_features(logits, k, self.num_exits), exit_index=k)
+        Args:
+            k: Index of the stage.
+            carry: `{"features": F}`, the model's inputs for stage 0, and from there on the dictionary that the stage
+                before gave, which also holds the running `"summary"` `[B, S]` where the exits have one.
+            training: As in Keras.
+
+        Returns:
+            What the next stage takes, and the logits `[B, n]` of this exit.
+        """
+        features = self.stages[k](carry["features"], training=training)
+        if k + 1 == self.num_exits:
+            return {"features": features}, features
+        further = to_branch = features
+        if training and self.gradient_equilibrium:
+            here_and_later = self.num_exits - k
+            to_branch = scaled_gradient(features, 1 / here_and_later)
+            further = scaled_gradient(features, (here_and_later - 1) / here_and_later)
+        logits, summary = self.exits[k].branch_and_summary(to_branch, carry.get("summary"), training)
+        return {"features": further, **({} if summary is None else {"summary": summary})}, logits
+
+    def exit_score(
+        self,
+        k: int,
+        logits: Tensor,
+        carry: dict[str, Tensor],
+        trade_off: Tensor | None = None,
+        policy: keras.layers.Layer | None = None,
+    ) -> Tensor:
+        """The policy's score `[B]` at exit `k`, above 0 where an input leaves; see `run_stage` for the arguments."""
+        policy = self.policy if policy is None else policy
+        assert policy is not None
+        features = exit_features(logits, k, self.num_exits)
+        if getattr(policy, "num_features", 0) > features.shape[-1]:
+            features = ops.concatenate([features, ops.cast(carry["summary"], "float32")], axis=-1)
+        return policy(features, exit_index=k, **({} if trade_off is None else {"trade_off": trade_off}))
+
+    def check_policy(self, policy: keras.layers.Layer) -> None:
+        """Raises a `ValueError` of one sentence unless the policy is made for these exits and features."""
+        if not isinstance(policy, keras.layers.Layer):
+            raise ValueError(
+                f"Invalid value for argument `policy`. Expected a Keras layer or None. Received: {policy!r}"
+            )
+        check_fits(policy, self.num_exits, len(EXIT_FEATURES) + self.summary_units)
 
     def predict(
         self,
@@ -177,16 +303,21 @@ class MultiExit(keras.Model):
         steps: int | None = None,
         callbacks: Any = None,
         policy: keras.layers.Layer | None = None,
+        trade_off: Any = None,
+        max_exit: Any = None,
     ) -> Any:
         """The logits `[N, n]` of the exit that each input takes; without any policy those of all exits, by name.
 
         Args:
-            x, batch_size, verbose, steps, callbacks: As for `keras.Model.predict`.
+            x, batch_size, verbose, steps, callbacks: As for `keras.Model.predict`; callbacks see no batches where a
+                policy decides.
             policy: Exit policy to use instead of `model.policy`.
+            trade_off: A number, or `[N]`, for a policy that takes it.
+            max_exit: Index of the last exit allowed, a number or `[N]`.
         """
         if policy is None and self.policy is None:
             return self.predict_all(x, batch_size, verbose, steps, callbacks)
-        return self.predict_exits(x, batch_size, verbose, steps, callbacks, policy)[0]
+        return self.predict_exits(x, batch_size, verbose, steps, policy, trade_off, max_exit)[0]
 
     def predict_all(
         self,
@@ -206,20 +337,32 @@ class MultiExit(keras.Model):
         batch_size: int | None = None,
         verbose: Any = "auto",
         steps: int | None = None,
-        callbacks: Any = None,
         policy: keras.layers.Layer | None = None,
+        trade_off: Any = None,
+        max_exit: Any = None,
     ) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """The logits `[N, n]` of the exit taken and its index `[N]`, 0 for the first. Arguments as for `predict`."""
+        """The logits `[N, n]` of the exit taken and its index `[N]`, 0 for the first; later stages see only who stays.
+
+        Arguments as for `predict`. A data set's batches are taken one by one; arrays `batch_size` rows at a time.
+        """
         policy = self.policy if policy is None else policy
         if policy is None:
             raise ValueError(
                 "Invalid value for argument `policy`. Expected an exit policy, here or as `model.policy`. "
                 "Received: None"
             )
-        logits = np.stack(list(self.predict_all(x, batch_size, verbose, steps, callbacks).values()), axis=1)
-        features = [exit_features(logits[:, k], k, self.num_exits) for k in range(self.num_exits)]
-        taken = decide(policy, np.stack([ops.convert_to_numpy(f) for f in features], axis=1)).astype("int32")
-        return logits[np.arange(len(logits)), taken], taken
+        self.check_policy(policy)
+        staged = StagedPrediction(self, policy)
+        groups = [x] if is_arrays(x) else inputs_of(x, steps)
+        found = []
+        for group in groups:
+            rows = len(keras.tree.flatten(group)[0])
+            size = batch_size or 32 if group is x else rows
+            shown = verbose not in (0, "0") and group is x
+            bar = keras.utils.Progbar(rows, unit_name="input") if shown else None
+            price = checked_trade_off(policy, trade_off, rows)
+            found.append(staged.run(group, size, price, checked_cap(max_exit, rows, self.num_exits), bar))
+        return np.concatenate([logits for logits, _ in found]), np.concatenate([taken for _, taken in found])
 
     def exit_costs(self, x: Any = None) -> NDArray[np.float64]:
         """`[K]` MACs per input up to and including each exit, label units included.
@@ -227,78 +370,64 @@ class MultiExit(keras.Model):
         Args:
             x: Inputs to average over where gates decide; without them everything counts as open.
         """
-        dense = x is None
+        dense = x is None or not any(
+            isinstance(layer, DynamicLayer) or getattr(layer, "calls_op", False) for layer in sublayers(self)
+        )
         if dense:
             x = zero_inputs(self, 1)
         sizes = [len(array) for array in keras.tree.flatten(x)]
         totals = np.zeros(self.num_exits)
         step = 256
         for start in range(0, sizes[0], step):
-            features = keras.tree.map_structure(lambda array, at=start: ops.convert_to_tensor(array[at : at + step]), x)
+            rows = slice(start, start + step)
+            carry = {"features": keras.tree.map_structure(lambda array, at=rows: ops.convert_to_tensor(array[at]), x)}
             size = min(step, sizes[0] - start)
             for k in range(self.num_exits):
                 with cost.counting(self) as events:
-                    features, _ = self._stage(k, features, False)
+                    carry, _ = self.run_stage(k, carry, False)
                 totals[k] += size * sum(event.dense if dense else float(ops.mean(event.executed)) for event in events)
         return np.cumsum(totals) / sizes[0]
 
-    def exit_data(self, x: Any, y: Any, batch_size: int | None = None, verbose: Any = 0) -> dict[str, NDArray[Any]]:
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`; remembers rows of arrays, so that `exit_data` can refuse what was trained on."""
+        history = super().fit(x, *args, **kwargs)
+        if x is not None and is_arrays(x):
+            self._fitted_rows |= row_hashes(x)
+        return history
+
+    def exit_data(
+        self, x: Any, y: Any, batch_size: int | None = None, verbose: Any = 0, trained_on: Any = None
+    ) -> dict[str, NDArray[Any]]:
         """What exit policies are made from: `policies.ExitData(**model.exit_data(x, y))`, for data not trained on.
 
-        Returns:
-            `logits` `[N, K, n]`, `labels` `[N]`, and `costs` `[K]`: mean MACs up to each exit over those of the last.
-        """
-        logits = np.stack(list(self.predict_all(x, batch_size, verbose).values()), axis=1)
-        costs = self.exit_costs(x)
-        return {"logits": logits, "labels": np.asarray(y), "costs": costs / costs[-1]}
-
-    def compile(
-        self, optimizer: Any = "rmsprop", loss: Any = None, loss_weights: Any = None, metrics: Any = None, **kwargs: Any
-    ) -> None:
-        """As `keras.Model.compile`, with one loss and one list of metrics for all exits.
+        On data that trained the branches every exit looks right, and a policy leaves at the first.
 
         Args:
-            optimizer: As in Keras.
-            loss: One loss, which every exit has, or a dictionary by exit.
-            loss_weights: `K` numbers, default 1 each, or a dictionary by exit.
-            metrics: A list, of which every exit gets its own copies (`exit_1_accuracy`, ...), or a dictionary by exit.
-            **kwargs: Further arguments of `keras.Model.compile`.
+            x: Held-out inputs.
+            y: Their labels `[N]`.
+            batch_size, verbose: As for `keras.Model.predict`.
+            trained_on: Inputs that the network was trained on, to be compared with; `fit` on arrays is remembered.
+
+        Returns:
+            `logits` `[N, K, n]`, `labels` `[N]`, `costs` `[K]` (mean MACs up to each exit over those of the last) and,
+            where the exits have a running summary, `summary` `[N, K, S]`, zeros at the last exit.
+
+        Raises:
+            ValueError: If inputs of `x` are among those trained on.
         """
-        if isinstance(loss_weights, (list, tuple)):
-            if len(loss_weights) != self.num_exits:
-                raise ValueError(
-                    f"Invalid value for argument `loss_weights`. Expected {self.num_exits} numbers, one per exit. "
-                    f"Received: {loss_weights}"
-                )
-            loss_weights = dict(zip(self.exit_names, loss_weights, strict=True))
-        for key in ("metrics", "weighted_metrics"):
-            given = metrics if key == "metrics" else kwargs.get(key)
-            if given is not None and not isinstance(given, dict):
-                kwargs[key] = {
-                    name: [_copied(metric) for metric in keras.tree.flatten(given)] for name in self.exit_names
-                }
-            elif given is not None:
-                kwargs[key] = given
-        if loss is not None and not isinstance(loss, dict):
-            loss = dict.fromkeys(self.exit_names, loss)
-        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Tensor:
-        y, sample_weight = self._for_every_exit(y), self._for_every_exit(sample_weight)
-        return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        return super().compute_metrics(x, self._for_every_exit(y), y_pred, self._for_every_exit(sample_weight))
-
-    def _for_every_exit(self, value: Any) -> Any:
-        return value if value is None or isinstance(value, dict) else dict.fromkeys(self.exit_names, value)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
+        check_disjoint(x, trained_on, self._fitted_rows)
+        found = AllExits(self).predict(x, batch_size=batch_size or 32, verbose=verbose)
+        names = range(1, self.num_exits + 1)
+        costs = self.exit_costs(x)
+        data = {
+            "logits": np.stack([found[f"exit_{k}"] for k in names], axis=1),
+            "labels": np.asarray(y),
+            "costs": costs / costs[-1],
+        }
+        if self.summary_units:
+            nothing = np.zeros((len(data["labels"]), self.summary_units), "float32")
+            data["summary"] = np.stack([found.get(f"summary_{k}", nothing) for k in names], axis=1)
+        return data
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
@@ -329,14 +458,5 @@ class _PolicySlot(keras.layers.Layer):
 
     def put(self, policy: keras.layers.Layer | None) -> None:
         if policy is not None:
-            if not isinstance(policy, keras.layers.Layer):
-                raise ValueError(
-                    f"Invalid value for argument `policy`. Expected a Keras layer or None. Received: {policy!r}"
-                )
             policy.trainable = False
         self.policy = policy
-
-
-def _copied(metric: Any) -> Any:
-    """A metric with state of its own; names and functions are as good as copies."""
-    return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.metrics.Metric) else metric

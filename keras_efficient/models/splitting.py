@@ -1,5 +1,7 @@
-"""Cutting a Keras model at its `EarlyExit` layers into stages that share its layers."""
+"""Cutting a Keras model at its exits into stages that share its layers."""
 
+import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,7 +13,7 @@ Operation = Any
 
 
 def split_at_exits(model: keras.Model) -> tuple[list[keras.Model], list[EarlyExit]]:
-    """Cuts a built Functional or Sequential model with one output.
+    """Cuts a built Functional or Sequential model with one output at its `EarlyExit` layers.
 
     Returns:
         stages: `K` models. The first takes the model's inputs, every other one the features of the exit before it; the
@@ -22,6 +24,63 @@ def split_at_exits(model: keras.Model) -> tuple[list[keras.Model], list[EarlyExi
         ValueError: If the model is neither Functional nor a built Sequential, has no exits or several outputs, or
             cannot be cut because a layer behind an exit reads something from before it.
     """
+    _check_model(model)
+    marks = [node for node in _nodes_before(model.outputs[0], []) if isinstance(node.operation, EarlyExit)]
+    _check_exits(model, marks)
+    cuts = [(mark.operation.name, mark.input_tensors[0], mark.outputs[0]) for mark in marks]
+    return _stages(model, cuts), [mark.operation for mark in marks]
+
+
+def split_at(model: keras.Model, names: Sequence[str]) -> list[keras.Model]:
+    """Cuts a built Functional or Sequential model with one output behind the layers of those names.
+
+    Returns:
+        One model more than names, as `split_at_exits` gives them.
+
+    Raises:
+        ValueError: As for `split_at_exits`; if there are no names, or one is no layer's or used more than once; or if
+            they are not in the order of the network.
+    """
+    _check_model(model)
+    _check_ends_in_logits(model)
+    nodes = _nodes_before(model.outputs[0], [])
+    cuts = []
+    for name in names:
+        found = [node for node in nodes if node.operation.name == name]
+        if len(found) != 1 or len(found[0].outputs) != 1 or not found[0].input_tensors:
+            known = [node.operation.name for node in nodes if node.input_tensors]
+            near = difflib.get_close_matches(name, known, 3) or known[:5]
+            raise ValueError(
+                f"Invalid value for argument `exits`. Expected names of layers of `{model.name}` that are used once, "
+                f"such as {near}. Received: {name!r}"
+            )
+        cuts.append((name, found[0].outputs[0], found[0].outputs[0]))
+    if not cuts:
+        raise ValueError("Invalid value for argument `exits`. Expected at least one name of a layer. Received: none")
+    order = [[node.operation.name for node in nodes].index(name) for name in names]
+    if order != sorted(set(order)):
+        raise ValueError(
+            "Invalid value for argument `exits`. Expected different layers from the first to the last. "
+            f"Received: {list(names)}"
+        )
+    return _stages(model, cuts)
+
+
+def _stages(model: keras.Model, cuts: list[tuple[str, KerasTensor, KerasTensor]]) -> list[keras.Model]:
+    """The models between cuts: `(name, last tensor before, first tensor behind)`."""
+    inputs = list(model.inputs)
+    starts = [inputs, *([start] for _, _, start in cuts)]
+    ends = [*(end for _, end, _ in cuts), model.outputs[0]]
+    stages = []
+    for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        if k > 0:
+            _check_cut(model, cuts[k - 1][0], start[0], end)
+        stages.append(keras.Model(start[0] if len(start) == 1 else start, end, name=f"stage_{k + 1}"))
+    _check_sharing(model, stages)
+    return stages
+
+
+def _check_model(model: keras.Model) -> None:
     if not isinstance(model, keras.Model):
         raise ValueError(f"Invalid value for argument `model`. Expected a Keras model. Received: {model!r}")
     if not model.built:
@@ -39,20 +98,6 @@ def split_at_exits(model: keras.Model) -> tuple[list[keras.Model], list[EarlyExi
             f"Invalid value for argument `model`. Expected one output, the logits of the last exit. "
             f"Received: {len(outputs)}"
         )
-    inputs = list(model.inputs)
-    nodes = _nodes_before(outputs[0], [])
-    marks = [node for node in nodes if isinstance(node.operation, EarlyExit)]
-    _check_exits(model, marks)
-    starts = [inputs, *([mark.outputs[0]] for mark in marks)]
-    ends = [*(mark.input_tensors[0] for mark in marks), outputs[0]]
-    names = [mark.operation.name for mark in marks]
-    stages = []
-    for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        if k > 0:
-            _check_cut(model, names[k - 1], start[0], end)
-        stages.append(keras.Model(start[0] if len(start) == 1 else start, end, name=f"stage_{k + 1}"))
-    _check_sharing(model, stages)
-    return stages, [mark.operation for mark in marks]
 
 
 def _node(tensor: KerasTensor) -> Any:
@@ -97,7 +142,16 @@ def _check_exits(model: keras.Model, marks: list[Any]) -> None:
                 f"Invalid value for argument `model`. Expected an output of shape [batch, {operation.num_classes}], "
                 f"like exit `{operation.name}`. Received: {tuple(model.outputs[0].shape)}"
             )
+    _check_ends_in_logits(model)
+
+
+def _check_ends_in_logits(model: keras.Model) -> None:
     last = _node(model.outputs[0]).operation
+    if len(model.outputs[0].shape) != 2:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected logits [batch, classes] as output. "
+            f"Received: shape {tuple(model.outputs[0].shape)}"
+        )
     if isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax:
         raise ValueError(
             "Invalid value for argument `model`. Expected logits as output, like those of the exits (and a loss with "
