@@ -7,9 +7,10 @@ from keras_efficient.policies.backward_induction import BackwardInduction, trade
 from keras_efficient.policies.evaluation import PolicyResult, best_fixed_exit, evaluate, evaluate_exits, oracle
 from keras_efficient.policies.exact import ExactSolution, exact_backward_induction
 from keras_efficient.policies.exit_data import ExitData
-from keras_efficient.policies.exit_policy import ExitPolicy, decide
+from keras_efficient.policies.exit_policy import ExitPolicy, check_fits, decide
 from keras_efficient.policies.exit_policy_trainer import ExitPolicyTrainer
 from keras_efficient.policies.learned_policy import LearnedPolicy
+from keras_efficient.policies.request import cap_for_deadline
 from keras_efficient.policies.threshold_policy import ThresholdCurve, ThresholdPolicy, threshold_curve
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "ThresholdCurve",
     "ThresholdPolicy",
     "best_fixed_exit",
+    "cap_for_deadline",
+    "check_fits",
     "decide",
     "evaluate",
     "evaluate_exits",

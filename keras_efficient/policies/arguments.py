@@ -51,3 +51,18 @@ def check_exit_index(exit_index: int, num_exits: int) -> None:
         raise ValueError(
             f"Invalid value for argument `exit_index`. Expected an integer in [0, {num_exits}). Received: {exit_index}"
         )
+
+
+def check_range(name: str, value: Any) -> tuple[float, float] | None:
+    """`value` as two finite, positive floats, the first below the second; None stays None."""
+    if value is None:
+        return None
+    pair = tuple(value) if isinstance(value, list | tuple) else ()
+    if len(pair) == 2:
+        low, high = (check_number(name, number) for number in pair)
+        if 0 < low < high:
+            return low, high
+    raise ValueError(
+        f"Invalid value for argument `{name}`. Expected two positive numbers (least, greatest), or None. "
+        f"Received: {value!r}"
+    )

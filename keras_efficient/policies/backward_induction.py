@@ -33,6 +33,8 @@ class BackwardInduction(ExitPolicy):
         A_k(x) = offset_k + sum_fm kernel_kfm * relu(x_f - t_kfm)       (basis "hinge")
         A_k(x) = offset_k + sum_fm kernel_kfm * [x_f >= t_kfm]          (basis "step")
 
+    Of a running summary, hinges take each column as it is (one knot below all values).
+
     One regression of the difference stands for the two of "leave" and "go on": they have the same basis, and what makes
     an input hard at both exits cancels. `fit` makes a policy; a policy made by hand has all weights 0 and never leaves
     before the last exit.
@@ -41,6 +43,7 @@ class BackwardInduction(ExitPolicy):
         num_exits: Number of exits of the network, at least 2.
         num_knots: Knots per feature (hinge), or one less than the number of states per exit (step).
         basis: `"hinge"` or `"step"`.
+        **kwargs: `num_features` of `ExitPolicy`, and arguments of a Keras layer.
 
     Example:
 
@@ -55,7 +58,7 @@ class BackwardInduction(ExitPolicy):
         self.basis = check_choice("basis", basis, ("hinge", "step"))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        shape = (self.num_exits - 1, len(EXIT_FEATURES), self.num_knots)
+        shape = (self.num_exits - 1, self.num_features, self.num_knots)
         self.knots = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="knots")
         self.kernel = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="kernel")
         self.offset = self.add_weight(shape=shape[:1], initializer="zeros", trainable=False, name="offset")
@@ -98,8 +101,9 @@ class BackwardInduction(ExitPolicy):
                 `exact_backward_induction`.
             seed: Seed of the folds.
         """
-        policy = cls(num_exits=data.num_exits, num_knots=num_knots, basis=basis, **kwargs)
-        policy.build((None, len(EXIT_FEATURES)))
+        width = data.num_features if basis == "hinge" else len(EXIT_FEATURES)
+        policy = cls(num_exits=data.num_exits, num_knots=num_knots, basis=basis, num_features=width, **kwargs)
+        policy.build((None, width))
         solve = _fit_hinges if basis == "hinge" else _fit_steps
         for weight, value in zip(policy.weights, solve(data, trade_off, num_knots, seed), strict=True):
             weight.assign(value.astype(np.float32))
@@ -142,7 +146,9 @@ Weights = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 def _fit_hinges(data: ExitData, trade_off: float, num_knots: int, seed: int) -> Weights:
-    knots, kernel, offset = _zeros(data.num_exits, num_knots)
+    knots, kernel, offset = _zeros(data.num_exits, data.num_features, num_knots)
+    used = np.ones(kernel.shape[1:], dtype=bool)
+    used[len(EXIT_FEATURES) :, 1:] = False
     rewards = data.rewards(trade_off)
     if len(data) < 2:
         raise ValueError("Invalid value for argument `data`. Expected at least two inputs. Received: one")
@@ -151,16 +157,16 @@ def _fit_hinges(data: ExitData, trade_off: float, num_knots: int, seed: int) -> 
     for k in reversed(range(data.num_exits - 1)):
         features = data.features[:, k].astype(np.float64)
         knots[k] = np.quantile(features, np.linspace(0, 1, num_knots, endpoint=False), axis=0).T
-        columns = np.maximum(features[:, :, None] - knots[k], 0.0).reshape(len(data), -1)
+        columns = np.maximum(features[:, :, None] - knots[k], 0.0)[:, used]
         weights, offset[k], unseen = cross_fitted_ridge(columns, rewards[:, k] - value, folds)
-        kernel[k] = weights.reshape(kernel[k].shape)
+        kernel[k][used] = weights
         value = np.where(unseen > 0, rewards[:, k], value)
     return knots, kernel, offset
 
 
 def _fit_steps(data: ExitData, trade_off: float, num_knots: int, seed: int) -> Weights:
     del seed  # nothing is drawn
-    knots, kernel, offset = _zeros(data.num_exits, num_knots)
+    knots, kernel, offset = _zeros(data.num_exits, len(EXIT_FEATURES), num_knots)
     confidence = data.features[:, :, EXIT_FEATURES.index("confidence")]
     edges = [np.unique(np.quantile(column, np.linspace(0, 1, num_knots + 2)[1:-1])) for column in confidence.T]
     edges = [edge[edge > column.min()].astype(np.float32) for edge, column in zip(edges, confidence.T, strict=True)]
@@ -186,6 +192,6 @@ def _fit_steps(data: ExitData, trade_off: float, num_knots: int, seed: int) -> W
     return knots, kernel, offset
 
 
-def _zeros(num_exits: int, num_knots: int) -> Weights:
-    shape = (num_exits - 1, len(EXIT_FEATURES), num_knots)
+def _zeros(num_exits: int, num_features: int, num_knots: int) -> Weights:
+    shape = (num_exits - 1, num_features, num_knots)
     return np.full(shape, _NEVER), np.zeros(shape), np.zeros(num_exits - 1)

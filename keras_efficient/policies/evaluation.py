@@ -26,15 +26,26 @@ class PolicyResult:
     exit_shares: tuple[float, ...]
 
 
-def evaluate(policy: ExitPolicy, data: ExitData, trade_off: float | None = None) -> PolicyResult:
+def evaluate(
+    policy: ExitPolicy, data: ExitData, trade_off: float | None = None, max_exit: ArrayLike | None = None
+) -> PolicyResult:
     """Runs a policy over cached data, all inputs at once.
 
     Args:
         policy: Any exit policy.
         data: `ExitData` that the policy was not tuned on.
-        trade_off: Price of one full network in accuracy; gives the result a reward.
+        trade_off: Price of one full network in accuracy; gives the result a reward, and a policy that takes a trade-off
+            decides for it.
+        max_exit: Last exit that an input may take, an integer or `[N]`; None for no cap.
     """
-    return evaluate_exits(decide(policy, data.features), data, trade_off)
+    return evaluate_exits(exits_taken(policy, data, trade_off, max_exit), data, trade_off)
+
+
+def exits_taken(
+    policy: ExitPolicy, data: ExitData, trade_off: float | None = None, max_exit: ArrayLike | None = None
+) -> NDArray[np.int64]:
+    """`[N]` exits; the trade-off goes to a policy that takes it, and to no other."""
+    return decide(policy, data.features, trade_off if getattr(policy, "takes_trade_off", False) else None, max_exit)
 
 
 def evaluate_exits(exit_index: ArrayLike, data: ExitData, trade_off: float | None = None) -> PolicyResult:

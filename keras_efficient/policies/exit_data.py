@@ -5,6 +5,7 @@ any policy would do with it. Use data that the network was *not* trained on: on 
 right, and a policy learns to leave at the first.
 """
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
-from keras_efficient.layers.exit_features import exit_features
+from keras_efficient.layers.exit_features import EXIT_FEATURES, exit_features
 from keras_efficient.policies.arguments import check_number
 
 
@@ -22,11 +23,17 @@ from keras_efficient.policies.arguments import check_number
 class ExitData:
     """Logits of every exit for `N` held-out inputs, their labels and what reaching each exit costs.
 
-    Attributes:
+    Args:
         logits: `[N, K, C]` scores before the softmax: `N` inputs, `K >= 2` exits, `C >= 2` classes. Kept as float32.
         labels: `[N]` integers in `[0, C)`.
-        costs: `[K]` MACs up to and including each exit, divided by those of the last one: positive, strictly
-            increasing, the last one 1.
+        costs: `[K]` cost up to and including each exit, positive and strictly increasing, in any unit: MACs, measured
+            microseconds, a table from a phone.
+        summary: `[N, K, S]` running summary of the branches, or None where the network has none.
+
+    Attributes:
+        logits, labels, summary: As given.
+        costs: `[K]`, divided by the last: strictly increasing, the last one 1.
+        total_cost: Cost of the whole network in the unit given.
 
     Raises:
         ValueError: If a shape, a label or a cost is not as described.
@@ -40,22 +47,35 @@ class ExitData:
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     costs: NDArray[np.float64]
+    summary: NDArray[np.float32] | None = None
+    total_cost: float = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "logits", _checked_logits(self.logits))
         object.__setattr__(self, "labels", _checked_labels(self.labels, self.logits.shape))
-        object.__setattr__(self, "costs", _checked_costs(self.costs, self.num_exits))
+        object.__setattr__(self, "summary", _checked_summary(self.summary, self.logits.shape))
+        self._set_costs(self.costs)
+
+    def _set_costs(self, costs: Any) -> None:
+        checked = _checked_costs(costs, self.num_exits)
+        object.__setattr__(self, "costs", checked / checked[-1])
+        object.__setattr__(self, "total_cost", float(checked[-1]))
 
     @classmethod
     def from_predictions(
-        cls, predictions: Mapping[str, ArrayLike] | Sequence[ArrayLike], labels: ArrayLike, macs: ArrayLike
+        cls,
+        predictions: Mapping[str, ArrayLike] | Sequence[ArrayLike],
+        labels: ArrayLike,
+        costs: ArrayLike,
+        summary: ArrayLike | None = None,
     ) -> "ExitData":
         """Makes the data from what `model.predict` returns for a network with several outputs.
 
         Args:
             predictions: Logits `[N, C]` of each exit, the first exit first; a dictionary counts in its own order.
             labels: `[N]` integers.
-            macs: `[K]` MACs up to and including each exit, in any unit: they are divided by the last.
+            costs: `[K]` MACs up to and including each exit, or another cost.
+            summary: `[N, K, S]` running summary, or None.
         """
         arrays = list(predictions.values()) if isinstance(predictions, Mapping) else list(predictions)
         shapes = [np.shape(array) for array in arrays]
@@ -64,13 +84,12 @@ class ExitData:
                 "Invalid value for argument `predictions`. Expected one array [inputs, classes] per exit, all of the "
                 f"same shape. Received: shapes {shapes}"
             )
-        cumulative = np.asarray(macs, dtype=np.float64)
-        if cumulative.ndim != 1 or cumulative.size == 0 or not cumulative[-1] > 0:
-            raise ValueError(
-                "Invalid value for argument `macs`. Expected one positive number per exit. "
-                f"Received: {cumulative.tolist()}"
-            )
-        return cls(np.stack(arrays, axis=1), np.asarray(labels), cumulative / cumulative[-1])
+        return cls(
+            np.stack(arrays, axis=1),
+            np.asarray(labels),
+            np.asarray(costs),
+            None if summary is None else np.asarray(summary),
+        )
 
     def __len__(self) -> int:
         return int(self.logits.shape[0])
@@ -82,11 +101,17 @@ class ExitData:
 
     @cached_property
     def features(self) -> NDArray[np.float32]:
-        """`[N, K, 4]`: `keras_efficient.layers.exit_features` of every exit."""
+        """`[N, K, 4 + S]`: `keras_efficient.layers.exit_features` of every exit, then the running summary."""
         columns = [
             ops.convert_to_numpy(exit_features(self.logits[:, k], k, self.num_exits)) for k in range(self.num_exits)
         ]
-        return np.stack(columns, axis=1)
+        features = np.stack(columns, axis=1)
+        return features if self.summary is None else np.concatenate([features, self.summary], axis=-1)
+
+    @property
+    def num_features(self) -> int:
+        """Width of `features`, `4 + S`."""
+        return len(EXIT_FEATURES) + (0 if self.summary is None else int(self.summary.shape[-1]))
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
@@ -115,7 +140,20 @@ class ExitData:
     def take(self, indices: ArrayLike) -> "ExitData":
         """The data of the given inputs."""
         chosen = np.asarray(indices)
-        return ExitData(self.logits[chosen], self.labels[chosen], self.costs)
+        summary = None if self.summary is None else self.summary[chosen]
+        taken = ExitData(self.logits[chosen], self.labels[chosen], self.costs, summary)
+        object.__setattr__(taken, "total_cost", self.total_cost)
+        return taken
+
+    def with_costs(self, costs: ArrayLike) -> "ExitData":
+        """The same predictions at other costs, such as the microseconds measured on a phone.
+
+        Args:
+            costs: `[K]` cost up to and including each exit, positive and strictly increasing, in any unit.
+        """
+        other = copy.copy(self)  # keeps the features that are already made
+        other._set_costs(costs)
+        return other
 
 
 def _checked_logits(logits: Any) -> NDArray[np.float32]:
@@ -146,12 +184,24 @@ def _checked_labels(labels: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
+def _checked_summary(summary: Any, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    if summary is None:
+        return None
+    array = np.asarray(summary, dtype=np.float32)
+    if array.ndim != 3 or array.shape[:2] != shape[:2] or array.shape[2] < 1 or not np.isfinite(array).all():
+        raise ValueError(
+            f"Invalid value for argument `summary`. Expected finite numbers of shape [{shape[0]}, {shape[1]}, width], "
+            f"or None. Received: shape {array.shape}"
+        )
+    return array
+
+
 def _checked_costs(costs: Any, num_exits: int) -> NDArray[np.float64]:
     array = np.asarray(costs, dtype=np.float64)
     increasing = array.shape == (num_exits,) and array[0] > 0 and bool((np.diff(array) > 0).all())
-    if not increasing or not np.isclose(array[-1], 1.0, rtol=0, atol=1e-9):
+    if not increasing or not np.isfinite(array[-1]):
         raise ValueError(
             f"Invalid value for argument `costs`. Expected {num_exits} positive, strictly increasing numbers, one per "
-            f"exit, the last one 1. Received: {array.tolist()}"
+            f"exit. Received: {array.tolist()}"
         )
     return array

@@ -9,7 +9,6 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
-from keras_efficient.layers.exit_features import EXIT_FEATURES
 from keras_efficient.ops.macs import dense_macs
 from keras_efficient.policies.arguments import check_exit_index, check_hidden_units, check_integer
 from keras_efficient.policies.exit_policy import ExitPolicy
@@ -19,17 +18,18 @@ from keras_efficient.policies.exit_policy import ExitPolicy
 class LearnedPolicy(ExitPolicy):
     """A multilayer perceptron on the standardised features of an exit, one network for all exits.
 
-    With `x` the features and `k` the exit,
+    With `x` the features, followed by the logarithm of the trade-off where the policy takes one, and `k` the exit,
 
         h_1 = relu((x - mean_k) * scale_k @ W_1 + b_1k);   h_i = relu(h_{i-1} @ W_i + b_i);   score = h_L @ w + b
 
     The first layer's bias belongs to the exit, as if a one-hot exit index were a further input. Mean and scale are
     weights, so the layer takes raw features, and is saved and exported whole. A policy made by hand has random weights;
-    `ExitPolicyTrainer.fit` makes a useful one.
+    `ExitPolicyTrainer.fit` and `PolicyGradient.fit` make useful ones.
 
     Args:
         num_exits: Number of exits of the network, at least 2.
         hidden_units: Width of each hidden layer; at least one.
+        **kwargs: `num_features`, `trade_off_range` and `default_trade_off` of `ExitPolicy`, and those of a Keras layer.
     """
 
     def __init__(self, num_exits: int, hidden_units: Sequence[int] = (32,), **kwargs: Any) -> None:
@@ -38,22 +38,21 @@ class LearnedPolicy(ExitPolicy):
         self.hidden_units = check_hidden_units(hidden_units)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        num_features, exits = len(EXIT_FEATURES), self.num_exits - 1
-        self.mean = self.add_weight(shape=(exits, num_features), initializer="zeros", trainable=False, name="mean")
-        self.scale = self.add_weight(shape=(exits, num_features), initializer="ones", trainable=False, name="scale")
-        widths = (num_features, *self.hidden_units, 1)
+        inputs, exits = self.num_features + self.takes_trade_off, self.num_exits - 1
+        self.mean = self.add_weight(shape=(exits, inputs), initializer="zeros", trainable=False, name="mean")
+        self.scale = self.add_weight(shape=(exits, inputs), initializer="ones", trainable=False, name="scale")
         self.kernels, self.biases = [], []
-        for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-            bias_shape = (exits, outputs) if i == 0 else (outputs,)
-            self.kernels.append(
-                self.add_weight(shape=(inputs, outputs), initializer="glorot_uniform", name=f"kernel_{i}")
-            )
+        for i, (wide, units) in enumerate(itertools.pairwise((inputs, *self.hidden_units, 1))):
+            bias_shape = (exits, units) if i == 0 else (units,)
+            self.kernels.append(self.add_weight(shape=(wide, units), initializer="glorot_uniform", name=f"kernel_{i}"))
             self.biases.append(self.add_weight(shape=bias_shape, initializer="zeros", name=f"bias_{i}"))
 
-    def call(self, features: Any, exit_index: int) -> Any:
+    def call(self, features: Any, exit_index: int, trade_off: Any = None) -> Any:
         check_exit_index(exit_index, self.num_exits)
         if exit_index == self.num_exits - 1:
             return ops.ones_like(features[:, 0])
+        if trade_off is not None:
+            features = ops.concatenate([features, ops.log(ops.reshape(trade_off, (-1, 1)))], axis=-1)
         hidden = (features - self.mean[exit_index]) * self.scale[exit_index]
         hidden = ops.matmul(hidden, self.kernels[0]) + self.biases[0][exit_index]
         for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
@@ -71,14 +70,17 @@ class LearnedPolicy(ExitPolicy):
         """Makes a policy from trained numbers.
 
         Args:
-            mean: `[K - 1, 4]`, subtracted from the features of each exit but the last.
-            scale: `[K - 1, 4]`, multiplied after that.
+            mean: `[K - 1, D]`, subtracted from the inputs of each exit but the last: `D` features, the logarithm of the
+                trade-off counted where there is a `trade_off_range`.
+            scale: `[K - 1, D]`, multiplied after that.
             layers: `(kernel, bias)` of each dense layer, the first bias `[K - 1, units]`, the last layer of one unit.
+            **kwargs: Arguments of the constructor but those that the arrays tell.
         """
         mean = np.asarray(mean)
         hidden_units = [np.shape(kernel)[1] for kernel, _ in layers[:-1]]
-        policy = cls(num_exits=len(mean) + 1, hidden_units=hidden_units, **kwargs)
-        policy.build((None, len(EXIT_FEATURES)))
+        width = mean.shape[1] - (kwargs.get("trade_off_range") is not None)
+        policy = cls(num_exits=len(mean) + 1, hidden_units=hidden_units, num_features=width, **kwargs)
+        policy.build((None, width))
         policy.mean.assign(mean)
         policy.scale.assign(np.asarray(scale))
         for kernel, bias, arrays in zip(policy.kernels, policy.biases, layers, strict=True):

@@ -11,16 +11,24 @@ def make_policies(data):
         "hinge": BackwardInduction.fit(data, 0.3),
         "step": BackwardInduction.fit(data, 0.3, basis="step"),
         "learned": LearnedPolicy(num_exits=4, hidden_units=(8, 8)),
+        "for any trade-off": LearnedPolicy(num_exits=4, trade_off_range=(0.02, 1.0), default_trade_off=0.25),
     }
 
 
-@pytest.mark.parametrize("kind", ["threshold", "hinge", "step", "learned"])
+KINDS = ["threshold", "hinge", "step", "learned", "for any trade-off"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_save_and_load_are_bit_equal(chain, tmp_path, kind):
     data = chain[0]
     policy = make_policies(data)[kind]
     inputs = [keras.Input((4,), name=f"exit_{k}") for k in range(4)]
-    model = keras.Model(inputs, [policy(features, exit_index=k) for k, features in enumerate(inputs)])
+    price = keras.Input((), name="trade_off")
+    outputs = [policy(features, exit_index=k, trade_off=price) for k, features in enumerate(inputs)]
     features = [data.features[:, k] for k in range(4)]
+    if policy.takes_trade_off:
+        inputs, features = [*inputs, price], [*features, np.geomspace(0.01, 2, len(data), dtype="float32")]
+    model = keras.Model(inputs, outputs)
     expected = model.predict(features, verbose=0)
     model.save(tmp_path / "policy.keras")
     loaded = keras.saving.load_model(tmp_path / "policy.keras")
@@ -29,12 +37,15 @@ def test_save_and_load_are_bit_equal(chain, tmp_path, kind):
         assert one.shape == (len(data),)
 
 
-@pytest.mark.parametrize("kind", ["threshold", "hinge", "step", "learned"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_config_round_trip(chain, kind):
     policy = make_policies(chain[0])[kind]
     config = keras.saving.serialize_keras_object(policy)
     assert config["registered_name"].startswith("keras_efficient>")
-    assert keras.saving.deserialize_keras_object(config).get_config() == policy.get_config()
+    loaded = keras.saving.deserialize_keras_object(config)
+    assert loaded.get_config() == policy.get_config()
+    for name in ("num_features", "takes_trade_off", "trade_off_range", "default_trade_off"):
+        assert getattr(loaded, name) == getattr(policy, name)
 
 
 def test_mixed_precision_still_decides_in_float32():
@@ -48,7 +59,7 @@ def test_mixed_precision_still_decides_in_float32():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the converter needs the TensorFlow backend")
-@pytest.mark.parametrize("kind", ["threshold", "hinge", "step", "learned"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_converts_to_builtin_operators(chain, kind):
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
