@@ -6,11 +6,15 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 
 def row_hashes(x: Any) -> set[bytes]:
-    """A hash of each row of an array `[N, ...]`, or of arrays in a structure, row by row."""
-    arrays = [np.ascontiguousarray(ops.convert_to_numpy(leaf)) for leaf in keras.tree.flatten(x)]
+    """A hash of each row of an array `[N, ...]`, or of arrays in a structure, row by row.
+
+    Numbers are compared as float32, whatever their dtype.
+    """
+    arrays = [_comparable(ops.convert_to_numpy(leaf)) for leaf in keras.tree.flatten(x)]
     rows = zip(*(array.reshape(len(array), -1) for array in arrays), strict=True)
     return {hashlib.blake2b(b"".join(part.tobytes() for part in row), digest_size=8).digest() for row in rows}
 
@@ -40,3 +44,9 @@ def check_disjoint(x: Any, trained_on: Any = None, trained_hashes: set[bytes] | 
             "Invalid value for argument `x`. Expected held-out inputs, which the network was not trained on. "
             f"Received: {common} of {len(held_out)} different rows from the training data"
         )
+
+
+def _comparable(array: NDArray[Any]) -> NDArray[Any]:
+    if np.issubdtype(array.dtype, np.number) or array.dtype == bool:
+        array = array.astype(np.float32) + np.float32(0)  # -0 becomes 0
+    return np.ascontiguousarray(array)
