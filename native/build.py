@@ -2,9 +2,9 @@
 
     python native/build.py [--out PATH] [--sanitize] [--cc COMPILER]
 
-A kernel folder's files are compiled for the instruction set that their names end in (`avx512.c`, `tile_avx2.c`, `neon.c`)
-and left out on architectures without it. Which of the others runs is decided on the device. `native/cross.py` builds for
-other machines than this one.
+A kernel folder's files are compiled for the instruction set that their names end in (`avx512.c`, `tile_avx2.c`,
+`neon.c`) and left out on architectures without it; which of the others runs is decided on the device. For other
+machines than this one there is `native/cross.py`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,27 @@
 /* The delegate behind TFLite's external-delegate interface: the two functions at the end are all that a runtime looks up. */
 #include "delegate.h"
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(sizeof(void *) == 8, "a registration longer than the runtime's can only be passed by value on 64-bit machines");
+/* Whether the runtime's registrations are as long as ours, where that matters: its nodes lie one after the other, each
+ * followed by its registration. A graph of one node cannot tell. */
+static bool registrations_match(KeTfLiteContext *context, const KeTfLiteIntArray *plan) {
+  if (sizeof(void *) == 8) return true;
+  for (int i = 0; i + 1 < plan->size; i++) {
+    KeTfLiteNode *node, *next_node;
+    KeTfLiteRegistration *registration;
+    if (plan->data[i + 1] != plan->data[i] + 1) continue;
+    if (context->GetNodeAndRegistration(context, plan->data[i + 1], &next_node, &registration) != kKeTfLiteOk ||
+        context->GetNodeAndRegistration(context, plan->data[i], &node, &registration) != kKeTfLiteOk) {
+      return false;
+    }
+    return (uintptr_t)next_node - (uintptr_t)registration == sizeof(KeTfLiteRegistration);
+  }
+  return true;
+}
 
 /* The pools that no kernel is using now. Kernels of one interpreter run one after the other, so there are as many as
  * interpreters ever ran at once. */
@@ -91,6 +108,10 @@ static KeTfLiteStatus look_through(KeTfLiteContext *context, KeTfLiteDelegate *b
   KeDelegate *delegate = (KeDelegate *)base;
   KeTfLiteIntArray *plan = NULL;
   if (context->GetExecutionPlan(context, &plan) != kKeTfLiteOk || plan == NULL) return kKeTfLiteError;
+  if (!registrations_match(context, plan)) {
+    context->ReportError(context, "keras-efficient: expected the registrations of a runtime from 2.14 on. Received: others.");
+    return kKeTfLiteError;
+  }
   size_t count = (size_t)plan->size;
   int *nodes = malloc((count + 1) * sizeof(int));
   int *decompositions = malloc((count + 1) * sizeof(int));

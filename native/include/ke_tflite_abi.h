@@ -87,7 +87,8 @@ typedef struct KeTfLiteDelegateParams {
   KeTfLiteIntArray *output_tensors;
 } KeTfLiteDelegateParams;
 
-/* Passed by value to the runtime, which may know more members than this library: the tail stays zero. */
+/* Passed by value to the runtime, which may know more members than this library: the tail stays zero. On 64-bit machines
+ * it lies in memory of its own and may be too long; 32-bit ones find the arguments after it by its size. */
 typedef struct KeTfLiteRegistration {
   void *(*init)(struct KeTfLiteContext *context, const char *buffer, size_t length);
   void (*free)(struct KeTfLiteContext *context, void *buffer);
@@ -97,7 +98,12 @@ typedef struct KeTfLiteRegistration {
   int32_t builtin_code;
   const char *custom_name;
   int version;
+#if UINTPTR_MAX > UINT32_MAX
   void *tail[16];
+#else
+  void *tail[2];
+  uint64_t long_tail;
+#endif
 } KeTfLiteRegistration;
 
 typedef struct KeTfLiteContext {
