@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(prog="keras-efficient", description=DESCRIPTION, epilog=EPILOG)
     made.add_argument("--version", action="version", version=f"keras-efficient {keras_efficient.__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_demo, _add_export, _add_inspect, _add_benchmark):
+    for add in (_add_demo, _add_export, _add_inspect, _add_benchmark, _add_coral_check):
         add(commands)
     return made
 
@@ -140,6 +140,18 @@ def _add_benchmark(commands: "argparse._SubParsersAction[Parser]") -> None:
     command.set_defaults(run=_run_benchmark)
 
 
+def _add_coral_check(commands: "argparse._SubParsersAction[Parser]") -> None:
+    command = commands.add_parser(
+        "coral-check",
+        help="what the Edge TPU compiler would make of a .tflite file",
+        description="Says operator by operator what runs on an Edge TPU, where the compiler would cut, and how to mend "
+        "it. Runs edgetpu_compiler, too, where it is on the PATH.",
+    )
+    command.add_argument("file", metavar="FILE.tflite")
+    command.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    command.set_defaults(run=_run_coral_check)
+
+
 # Keras and TensorFlow take seconds to import, so each command imports its own needs.
 def _run_demo(options: argparse.Namespace) -> None:
     from keras_efficient.cli.demo import run
@@ -161,6 +173,12 @@ def _run_inspect(options: argparse.Namespace) -> None:
 
 def _run_benchmark(options: argparse.Namespace) -> None:
     from keras_efficient.cli.benchmark import run
+
+    run(options)
+
+
+def _run_coral_check(options: argparse.Namespace) -> None:
+    from keras_efficient.cli.coral_check import run
 
     run(options)
 

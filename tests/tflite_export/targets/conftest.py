@@ -1,0 +1,61 @@
+"""Small quantised files, each made for one thing that the Edge TPU compiler minds, and folders for the devices."""
+
+import keras
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow", reason="the converter needs the extra tflite")
+pytest.importorskip("ai_edge_litert", reason="the exporter needs the extra tflite")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("these tests convert in this process, which needs the TensorFlow backend", allow_module_level=True)
+
+IMAGE = (1, 8, 8, 4)
+
+
+def weights(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def convert(function, shape=IMAGE, io=tf.int8, quantized=True):
+    """The bytes of a function of one tensor, as the converter writes them; per-tensor dense weights."""
+    traced = tf.function(function, input_signature=[tf.TensorSpec(shape, tf.float32, name="x")], autograph=False)
+    holder = tf.Module()
+    holder.function = traced
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced.get_concrete_function()], holder)
+    if quantized:
+        rng = np.random.default_rng(1)
+        fixed = [size or 1 for size in shape]
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: (
+            [np.asarray(rng.normal(size=fixed), dtype="float32")] for _ in range(8)
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+        converter.inference_input_type = converter.inference_output_type = io
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    return converter.convert()
+
+
+def convolution(x, groups=1, **kwargs):
+    return tf.nn.conv2d(x, weights(3, 3, 4 // groups, 8), 1, "SAME", **kwargs)
+
+
+@pytest.fixture(scope="session")
+def converted():
+    """`converted(function, shape=..., io=..., quantized=...)` -> bytes."""
+    return convert
+
+
+@pytest.fixture(scope="session")
+def clean():
+    """A file of many operators of which the compiler maps all."""
+
+    def network(x):
+        x = tf.nn.relu(convolution(x, dilations=[2, 2]))
+        x = tf.nn.depthwise_conv2d(x, weights(3, 3, 8, 1), [1, 2, 2, 1], "SAME")
+        x = tf.pad(x * tf.sigmoid(x), [[0, 0], [1, 1], [1, 1], [0, 0]])
+        x = tf.nn.max_pool2d(tf.concat([x, tf.nn.relu6(x)], -1), 2, 2, "VALID")
+        x = tf.nn.conv2d_transpose(x, weights(2, 2, 8, 16), (1, 6, 6, 8), 2)
+        x = x + tf.nn.avg_pool2d(x, 3, 1, "SAME")
+        return tf.nn.softmax(tf.matmul(tf.reduce_mean(x, [1, 2]), weights(8, 10)))
+
+    return convert(network)
