@@ -30,7 +30,7 @@ final class NativeLibrary {
         System.load(path);
       }
       version = interfaceVersion();
-    } catch (UnsatisfiedLinkError | NoClassDefFoundError error) {
+    } catch (LinkageError error) {
       throw new IllegalStateException("The native library " + (path == null ? "keras_efficient" : path)
           + " could not be loaded for " + System.getProperty("os.arch") + ": " + error.getMessage(), error);
     }
