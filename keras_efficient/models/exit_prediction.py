@@ -1,144 +1,129 @@
 """How a multi-exit network predicts: inputs that have left are really dropped from the batches of the later stages."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from keras_efficient.models.multi_exit import MultiExit
-
-Tensor = Any
-Arrays = dict[str, Any]
-CHUNK_BATCHES = 16  # batches whose features are in memory at a time
+from keras_efficient.models.exit_training import ExitTraining
+from keras_efficient.models.staged_prediction import AllExits, StagedPrediction, inputs_of, is_arrays
+from keras_efficient.policies.overlap import check_disjoint, row_hashes
+from keras_efficient.policies.request import checked_cap, checked_trade_off
 
 
-class _Stage(keras.Model):
-    """One stage, its label unit and the policy's score: what `predict_on_batch` compiles, on every backend."""
+class ExitPrediction(ExitTraining):
+    """The predicting half of `MultiExit`; needs its `policy`, `run_stage`, `exit_score` and `exit_costs`."""
 
-    def __init__(self, network: "MultiExit", k: int, policy: keras.layers.Layer) -> None:
-        super().__init__(name=f"stage_{k + 1}_of_{network.name}")
-        self.network = network
-        self.policy = policy
-        self.k = k
-        self.built = True
+    policy: keras.layers.Layer | None
 
-    def call(self, carry: dict[str, Tensor]) -> dict[str, Tensor]:
-        carry = dict(carry)
-        trade_off = carry.pop("trade_off", None)
-        carry, logits = self.network.run_stage(self.k, carry, training=False)
-        if self.k + 1 == self.network.num_exits:
-            return {"output": logits}
-        score = self.network.exit_score(self.k, logits, carry, trade_off, self.policy)
-        return {"output": logits, "score": score, **carry}
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+        policy: keras.layers.Layer | None = None,
+        trade_off: Any = None,
+        max_exit: Any = None,
+    ) -> Any:
+        """The logits `[N, n]` of the exit that each input takes; without any policy those of all exits, by name.
 
+        Args:
+            x, batch_size, verbose, steps, callbacks: As for `keras.Model.predict`; callbacks see no batches where a
+                policy decides.
+            policy: Exit policy to use instead of `model.policy`.
+            trade_off: A number, or `[N]`, for a policy that takes it.
+            max_exit: Index of the last exit allowed, a number or `[N]`.
+        """
+        if policy is None and self.policy is None:
+            return self.predict_all(x, batch_size, verbose, steps, callbacks)
+        return self.predict_exits(x, batch_size, verbose, steps, policy, trade_off, max_exit)[0]
 
-class StagedPrediction:
-    """Runs a network stage by stage on batches of a fixed size, which are filled up from the inputs that stay.
+    def predict_all(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> dict[str, NDArray[Any]]:
+        """The logits of every exit, `{"exit_1": [N, n], ...}`, in order."""
+        predictions = super().predict(x, batch_size, verbose, steps, callbacks)
+        return {name: predictions[name] for name in self.exit_names}
 
-    Args:
-        network: The network.
-        policy: The policy that decides.
-    """
-
-    def __init__(self, network: "MultiExit", policy: keras.layers.Layer) -> None:
-        self.policy = policy
-        self.stages = [_Stage(network, k, policy) for k in range(network.num_exits)]
-
-    def run(
-        self, x: Any, batch_size: int, trade_off: NDArray[np.float32] | None, max_exit: NDArray[np.int64], bar: Any
+    def predict_exits(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        policy: keras.layers.Layer | None = None,
+        trade_off: Any = None,
+        max_exit: Any = None,
     ) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """The logits `[N, n]` of the exit taken and its index `[N]`, for arrays `x` of `N` rows."""
-        count = len(keras.tree.flatten(x)[0])
-        logits: list[NDArray[Any]] = []
-        taken = np.zeros(count, "int32")
-        for rows in _chunks(count, CHUNK_BATCHES * batch_size):
-            carry: Arrays = {"features": keras.tree.map_structure(lambda array, at=rows: np.asarray(array)[at], x)}
-            if trade_off is not None:
-                carry["trade_off"] = trade_off[rows]
-            left, exits = self._run_chunk(carry, batch_size, max_exit[rows])
-            logits.append(left)
-            taken[rows] = exits
-            if bar is not None:
-                bar.update(rows.stop)
-        return np.concatenate(logits), taken
+        """The logits `[N, n]` of the exit taken and its index `[N]`, 0 for the first; later stages see only who stays.
 
-    def _run_chunk(
-        self, carry: Arrays, batch_size: int, max_exit: NDArray[np.int64]
-    ) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        running = np.arange(len(max_exit))
-        logits: NDArray[Any] | None = None
-        taken = np.zeros(len(max_exit), "int32")
-        for k, stage in enumerate(self.stages):
-            found = _in_batches(stage, carry, len(running), batch_size)
-            output = found.pop("output")
-            leaves = (found.pop("score", np.ones(len(output))) > 0) | (max_exit[running] <= k)
-            if logits is None:
-                logits = np.zeros((len(max_exit), output.shape[-1]), output.dtype)
-            logits[running[leaves]] = output[leaves]
-            taken[running[leaves]] = k
-            running = running[~leaves]
-            if not len(running):
-                break
-            if "trade_off" in carry:
-                found["trade_off"] = carry["trade_off"]
-            carry = {name: array[~leaves] for name, array in found.items()}
-        assert logits is not None
-        return logits, taken
+        Arguments as for `predict`. A data set's batches are taken one by one; arrays `batch_size` rows at a time.
+        """
+        policy = self.policy if policy is None else policy
+        if policy is None:
+            raise ValueError(
+                "Invalid value for argument `policy`. Expected an exit policy, here or as `model.policy`. "
+                "Received: None"
+            )
+        self.check_policy(policy)
+        staged = StagedPrediction(self, policy)
+        groups = [x] if is_arrays(x) else inputs_of(x, steps)
+        found = []
+        for group in groups:
+            rows = len(keras.tree.flatten(group)[0])
+            size = batch_size or 32 if group is x else rows
+            shown = verbose not in (0, "0") and group is x
+            bar = keras.utils.Progbar(rows, unit_name="input") if shown else None
+            price = checked_trade_off(policy, trade_off, rows)
+            found.append(staged.run(group, size, price, checked_cap(max_exit, rows, self.num_exits), bar))
+        return np.concatenate([logits for logits, _ in found]), np.concatenate([taken for _, taken in found])
 
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`; remembers rows of arrays, so that `exit_data` can refuse what was trained on."""
+        history = super().fit(x, *args, **kwargs)
+        if x is not None and is_arrays(x):
+            # Not by Keras's own setattr, which would track the set; it is not saved.
+            object.__setattr__(self, "_fitted_rows", getattr(self, "_fitted_rows", set()) | row_hashes(x))
+        return history
 
-def _chunks(count: int, size: int) -> Iterator[slice]:
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+    def exit_data(
+        self, x: Any, y: Any, batch_size: int | None = None, verbose: Any = 0, trained_on: Any = None
+    ) -> dict[str, NDArray[Any]]:
+        """What exit policies are made from: `policies.ExitData(**model.exit_data(x, y))`, for data not trained on.
 
+        On data that trained the branches every exit looks right, and a policy leaves at the first.
 
-def _in_batches(stage: _Stage, carry: Arrays, count: int, batch_size: int) -> dict[str, NDArray[Any]]:
-    """The stage on all rows of `carry`, in batches of one size: the last one is filled up, so nothing compiles anew."""
-    pieces: list[dict[str, Any]] = []
-    for rows in _chunks(count, batch_size):
-        missing = batch_size - (rows.stop - rows.start)
+        Args:
+            x: Held-out inputs.
+            y: Their labels `[N]`.
+            batch_size, verbose: As for `keras.Model.predict`.
+            trained_on: Inputs that the network was trained on, to be compared with; `fit` on arrays is remembered.
 
-        def batch(array: NDArray[Any], rows: slice = rows, missing: int = missing) -> NDArray[Any]:
-            part = array[rows]
-            return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+        Returns:
+            `logits` `[N, K, n]`, `labels` `[N]`, `costs` `[K]` (mean MACs up to each exit over those of the last) and,
+            where the exits have a running summary, `summary` `[N, K, S]`, zeros at the last exit.
 
-        found = stage.predict_on_batch(keras.tree.map_structure(batch, carry))
-        pieces.append({name: array[: rows.stop - rows.start] for name, array in found.items()})
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-
-
-class AllExits(keras.Model):
-    """Logits and running summaries of every exit, `{"exit_k": [B, n], "summary_k": [B, S]}`, nothing skipped."""
-
-    def __init__(self, network: "MultiExit") -> None:
-        super().__init__(name=f"all_exits_of_{network.name}")
-        self.network = network
-        self.built = True
-
-    def call(self, inputs: Any) -> dict[str, Tensor]:
-        found = {}
-        carry = {"features": inputs}
-        for k in range(self.network.num_exits):
-            carry, logits = self.network.run_stage(k, carry, training=False)
-            found[f"exit_{k + 1}"] = logits
-            if "summary" in carry:
-                found[f"summary_{k + 1}"] = carry["summary"]
-        return found
-
-
-def is_arrays(x: Any) -> bool:
-    """Whether `x` is one array or a structure of arrays, not a data set that yields batches."""
-    return all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in keras.tree.flatten(x))
-
-
-def inputs_of(batches: Any, steps: int | None) -> Iterator[Any]:
-    """The inputs of the first `steps` batches of a data set whose batches may hold labels, too."""
-    if isinstance(batches, keras.utils.PyDataset):
-        batches = (batches[index] for index in range(len(batches)))
-    for index, batch in enumerate(batches):
-        if steps is not None and index >= steps:
-            return
-        yield keras.tree.map_structure(ops.convert_to_numpy, batch[0] if isinstance(batch, tuple) else batch)
+        Raises:
+            ValueError: If inputs of `x` are among those trained on.
+        """
+        check_disjoint(x, trained_on, getattr(self, "_fitted_rows", None))
+        found = AllExits(self).predict(x, batch_size=batch_size or 32, verbose=verbose)
+        names = range(1, self.num_exits + 1)
+        costs = self.exit_costs(x)
+        data = {
+            "logits": np.stack([found[f"exit_{k}"] for k in names], axis=1),
+            "labels": np.asarray(y),
+            "costs": costs / costs[-1],
+        }
+        if self.summary_units:
+            nothing = np.zeros((len(data["labels"]), self.summary_units), "float32")
+            data["summary"] = np.stack([found.get(f"summary_{k}", nothing) for k in names], axis=1)
+        return data

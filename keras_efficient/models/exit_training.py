@@ -5,17 +5,34 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_efficient.layers import EarlyExit
+
 Tensor = Any
 
 
 class ExitTraining(keras.Model):
-    """The training half of `MultiExit`: `compile` and the losses; needs `num_exits` and `exit_names`."""
+    """The exits of a network and how they are trained: `compile` and the losses."""
 
-    num_exits: int
-    exit_names: list[str]
+    stages: list[keras.layers.Layer]
+    exits: list[EarlyExit]
     gradient_equilibrium: bool = False
     distillation: float = 0.0
     temperature: float = 3.0
+
+    @property
+    def num_exits(self) -> int:
+        """Number of exits, the end of the network included."""
+        return len(self.stages)
+
+    @property
+    def exit_names(self) -> list[str]:
+        """`["exit_1", ..., "exit_K"]`, the keys of the outputs."""
+        return [f"exit_{k + 1}" for k in range(self.num_exits)]
+
+    @property
+    def summary_units(self) -> int:
+        """Width `S` of the running summary, 0 without one."""
+        return int(self.exits[0].summary_units or 0)
 
     def compile(
         self,

@@ -15,19 +15,16 @@ from keras_efficient.cost.observe import sublayers
 from keras_efficient.layers import EXIT_FEATURES, EarlyExit, exit_features
 from keras_efficient.layers.dynamic import DynamicLayer
 from keras_efficient.layers.early_exit import scaled_gradient
-from keras_efficient.models.exit_prediction import AllExits, StagedPrediction, inputs_of, is_arrays
-from keras_efficient.models.exit_training import ExitTraining
+from keras_efficient.models.exit_prediction import ExitPrediction
 from keras_efficient.models.splitting import split_at, split_at_exits
 from keras_efficient.ops import branch, context
 from keras_efficient.policies.exit_policy import check_fits
-from keras_efficient.policies.overlap import check_disjoint, row_hashes
-from keras_efficient.policies.request import checked_cap, checked_trade_off
 
 Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="keras_efficient")
-class MultiExit(ExitTraining):
+class MultiExit(ExitPrediction):
     """A chain of stages with an exit behind each.
 
         F_0 = x;  F_k = stage_k(F_{k-1});  z_k, r_k = exit_k(F_k, r_{k-1});  z_K = F_K
@@ -78,7 +75,6 @@ class MultiExit(ExitTraining):
             )
         self.stages = list(stages)
         self.exits = list(exits)
-        object.__setattr__(self, "_fitted_rows", set())  # hashes; not tracked, not saved
         self._policy_slot = _PolicySlot(name="policy_slot")
         self.policy = policy
 
@@ -157,16 +153,6 @@ class MultiExit(ExitTraining):
         return self.stages[0].input
 
     @property
-    def num_exits(self) -> int:
-        """Number of exits, the end of the network included."""
-        return len(self.stages)
-
-    @property
-    def exit_names(self) -> list[str]:
-        """`["exit_1", ..., "exit_K"]`, the keys of the outputs."""
-        return [f"exit_{k + 1}" for k in range(self.num_exits)]
-
-    @property
     def policy(self) -> keras.layers.Layer | None:
         """The exit policy, or None."""
         return self._policy_slot.policy
@@ -176,11 +162,6 @@ class MultiExit(ExitTraining):
         if policy is not None:
             self.check_policy(policy)
         self._policy_slot.put(policy)
-
-    @property
-    def summary_units(self) -> int:
-        """Width `S` of the running summary, 0 without one."""
-        return int(self.exits[0].summary_units or 0)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Keras takes no new sublayers once a model is built, but a policy is found after training: a slot holds it.
@@ -295,75 +276,6 @@ class MultiExit(ExitTraining):
             )
         check_fits(policy, self.num_exits, len(EXIT_FEATURES) + self.summary_units)
 
-    def predict(
-        self,
-        x: Any,
-        batch_size: int | None = None,
-        verbose: Any = "auto",
-        steps: int | None = None,
-        callbacks: Any = None,
-        policy: keras.layers.Layer | None = None,
-        trade_off: Any = None,
-        max_exit: Any = None,
-    ) -> Any:
-        """The logits `[N, n]` of the exit that each input takes; without any policy those of all exits, by name.
-
-        Args:
-            x, batch_size, verbose, steps, callbacks: As for `keras.Model.predict`; callbacks see no batches where a
-                policy decides.
-            policy: Exit policy to use instead of `model.policy`.
-            trade_off: A number, or `[N]`, for a policy that takes it.
-            max_exit: Index of the last exit allowed, a number or `[N]`.
-        """
-        if policy is None and self.policy is None:
-            return self.predict_all(x, batch_size, verbose, steps, callbacks)
-        return self.predict_exits(x, batch_size, verbose, steps, policy, trade_off, max_exit)[0]
-
-    def predict_all(
-        self,
-        x: Any,
-        batch_size: int | None = None,
-        verbose: Any = "auto",
-        steps: int | None = None,
-        callbacks: Any = None,
-    ) -> dict[str, NDArray[Any]]:
-        """The logits of every exit, `{"exit_1": [N, n], ...}`, in order."""
-        predictions = super().predict(x, batch_size, verbose, steps, callbacks)
-        return {name: predictions[name] for name in self.exit_names}
-
-    def predict_exits(
-        self,
-        x: Any,
-        batch_size: int | None = None,
-        verbose: Any = "auto",
-        steps: int | None = None,
-        policy: keras.layers.Layer | None = None,
-        trade_off: Any = None,
-        max_exit: Any = None,
-    ) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """The logits `[N, n]` of the exit taken and its index `[N]`, 0 for the first; later stages see only who stays.
-
-        Arguments as for `predict`. A data set's batches are taken one by one; arrays `batch_size` rows at a time.
-        """
-        policy = self.policy if policy is None else policy
-        if policy is None:
-            raise ValueError(
-                "Invalid value for argument `policy`. Expected an exit policy, here or as `model.policy`. "
-                "Received: None"
-            )
-        self.check_policy(policy)
-        staged = StagedPrediction(self, policy)
-        groups = [x] if is_arrays(x) else inputs_of(x, steps)
-        found = []
-        for group in groups:
-            rows = len(keras.tree.flatten(group)[0])
-            size = batch_size or 32 if group is x else rows
-            shown = verbose not in (0, "0") and group is x
-            bar = keras.utils.Progbar(rows, unit_name="input") if shown else None
-            price = checked_trade_off(policy, trade_off, rows)
-            found.append(staged.run(group, size, price, checked_cap(max_exit, rows, self.num_exits), bar))
-        return np.concatenate([logits for logits, _ in found]), np.concatenate([taken for _, taken in found])
-
     def exit_costs(self, x: Any = None) -> NDArray[np.float64]:
         """`[K]` MACs per input up to and including each exit, label units included.
 
@@ -387,47 +299,6 @@ class MultiExit(ExitTraining):
                     carry, _ = self.run_stage(k, carry, False)
                 totals[k] += size * sum(event.dense if dense else float(ops.mean(event.executed)) for event in events)
         return np.cumsum(totals) / sizes[0]
-
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.fit`; remembers rows of arrays, so that `exit_data` can refuse what was trained on."""
-        history = super().fit(x, *args, **kwargs)
-        if x is not None and is_arrays(x):
-            self._fitted_rows |= row_hashes(x)
-        return history
-
-    def exit_data(
-        self, x: Any, y: Any, batch_size: int | None = None, verbose: Any = 0, trained_on: Any = None
-    ) -> dict[str, NDArray[Any]]:
-        """What exit policies are made from: `policies.ExitData(**model.exit_data(x, y))`, for data not trained on.
-
-        On data that trained the branches every exit looks right, and a policy leaves at the first.
-
-        Args:
-            x: Held-out inputs.
-            y: Their labels `[N]`.
-            batch_size, verbose: As for `keras.Model.predict`.
-            trained_on: Inputs that the network was trained on, to be compared with; `fit` on arrays is remembered.
-
-        Returns:
-            `logits` `[N, K, n]`, `labels` `[N]`, `costs` `[K]` (mean MACs up to each exit over those of the last) and,
-            where the exits have a running summary, `summary` `[N, K, S]`, zeros at the last exit.
-
-        Raises:
-            ValueError: If inputs of `x` are among those trained on.
-        """
-        check_disjoint(x, trained_on, self._fitted_rows)
-        found = AllExits(self).predict(x, batch_size=batch_size or 32, verbose=verbose)
-        names = range(1, self.num_exits + 1)
-        costs = self.exit_costs(x)
-        data = {
-            "logits": np.stack([found[f"exit_{k}"] for k in names], axis=1),
-            "labels": np.asarray(y),
-            "costs": costs / costs[-1],
-        }
-        if self.summary_units:
-            nothing = np.zeros((len(data["labels"]), self.summary_units), "float32")
-            data["summary"] = np.stack([found.get(f"summary_{k}", nothing) for k in names], axis=1)
-        return data
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
