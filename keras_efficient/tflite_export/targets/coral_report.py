@@ -142,17 +142,17 @@ class CoralReport:
         from rich.console import Console
         from rich.table import Table
 
-        console = Console(file=io.StringIO(), width=120)
+        console = Console(file=io.StringIO(), width=120, markup=False, highlight=False)
         console.print(self._headline())
         rows = collections.Counter(
             (v.operator, v.version, v.status.value + (" (cut)" if v.cut else ""), _words(v.findings))
             for v in self.operators
         )
         operators = Table("operator", "version", "count", "runs on", "why, and what to do")
+        for refusal in self.refusals:
+            console.print(f"Refused: {refusal.reason} {refusal.mend} ({refusal.certainty}: {refusal.sources[0]})")
         for (operator, version, status, words), count in rows.items():
             operators.add_row(operator, str(version), str(count), status, words)
-        for finding in self.refusals:
-            console.print(f"Refused: {finding.reason} {finding.mend} [{finding.certainty}: {finding.sources[0]}]")
         console.print(operators)
         if self.compiler is not None:
             console.print(f"edgetpu_compiler {self.compiler.version}: {self.compiler.message}")
@@ -170,4 +170,4 @@ class CoralReport:
 
 
 def _words(findings: tuple[Finding, ...]) -> str:
-    return "\n".join(f"{finding.reason} {finding.mend} [{finding.certainty}]" for finding in findings)
+    return "\n".join(f"{finding.reason} {finding.mend} ({finding.certainty})" for finding in findings)

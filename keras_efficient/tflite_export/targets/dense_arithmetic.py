@@ -1,0 +1,71 @@
+"""Our layers as the plain arithmetic that they stand for, for devices without our kernels."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from keras_efficient.cost.observe import sublayers, wrapped_calls
+from keras_efficient.layers import GatedConv2D, LayerGate, MultiBitDense
+from keras_efficient.ops.context import is_recording, record
+from keras_efficient.ops.gated_conv_2d import activate
+from keras_efficient.ops.macs import dense_macs
+
+Tensor = Any
+
+
+def gated_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that decide while they run what they compute, inside `model` at any depth."""
+    found = []
+    for layer in sublayers(model):
+        if isinstance(layer, LayerGate) or (isinstance(layer, GatedConv2D) and layer.gate is not None):
+            found.append(layer)
+    return found
+
+
+@contextlib.contextmanager
+def as_dense(model: keras.Model) -> Iterator[None]:
+    """Inside, `MultiBitDense` is a matrix product and `GatedConv2D(gate=None)` a convolution, with constant weights.
+
+        MultiBitDense:           y = act(x @ W + b),  W the weights that bits and scales stand for
+        GatedConv2D(gate=None):  y = act(conv(x, W) + b),  W and b with the batch normalisation inside
+
+    The weights are read on entering.
+    """
+    plain: dict[int, Callable[[Tensor], Tensor]] = {}
+    layers = [layer for layer in sublayers(model) if isinstance(layer, (GatedConv2D, MultiBitDense))]
+    for layer in layers:
+        plain[id(layer)] = _dense(layer) if isinstance(layer, MultiBitDense) else _convolution(layer)
+
+    def call(layer: keras.layers.Layer, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        inputs = args[0] if args else kwargs["inputs"]
+        if is_recording():
+            macs = float(
+                layer.macs_when_open() if isinstance(layer, GatedConv2D) else dense_macs(inputs.shape[-1], layer.units)
+            )
+            record(layer.name, macs, keras.ops.full((1,), macs, dtype="float32"))
+        return plain[id(layer)](inputs)
+
+    with wrapped_calls(layers, call):
+        yield
+
+
+def _dense(layer: MultiBitDense) -> Callable[[Tensor], Tensor]:
+    kernel = keras.ops.convert_to_numpy(layer.float_kernel())
+    bias = keras.ops.convert_to_numpy(layer.bias)
+
+    def run(x: Tensor) -> Tensor:
+        return activate(keras.ops.matmul(x, kernel) + bias, layer.activation)
+
+    return run
+
+
+def _convolution(layer: GatedConv2D) -> Callable[[Tensor], Tensor]:
+    kernel, bias = (keras.ops.convert_to_numpy(part) for part in layer.folded_weights())
+
+    def run(x: Tensor) -> Tensor:
+        y = keras.ops.conv(x, kernel, layer.strides, layer.padding, "channels_last", layer.dilation_rate) + bias
+        return activate(y, layer.activation)
+
+    return run
