@@ -13,10 +13,11 @@ from keras_efficient.ops.context import (
     skipping,
 )
 from keras_efficient.ops.gated_conv_2d import gated_conv_2d
+from keras_efficient.ops.gated_conv_2d_int8 import gated_conv_2d_int8
 from keras_efficient.ops.multi_bit_dense import multi_bit_dense
 from keras_efficient.ops.registry import Argument, Cost, Op, get_op, load_plugins, register_op, registered_ops
 
-BUILTIN = (gated_conv_2d, multi_bit_dense)
+BUILTIN = (gated_conv_2d, gated_conv_2d_int8, multi_bit_dense)
 
 __all__ = [
     "BUILTIN",
@@ -31,6 +32,7 @@ __all__ = [
     "executed_when",
     "execution_mask",
     "gated_conv_2d",
+    "gated_conv_2d_int8",
     "get_op",
     "is_recording",
     "is_skipping",

@@ -27,9 +27,10 @@ class Argument:
         kind: `"activation"` (changes with every call), `"gate"` (`[B, channels]`, 0 is shut) or `"weight"` (constant in
             an exported file).
         rank: Number of dimensions.
-        dtype: `"float32"`, or `"uint8"` for packed bits. In mixed precision the float arguments may be narrower.
+        dtype: `"float32"`, `"int8"`, `"int32"`, or `"uint8"` for packed bits. In mixed precision float arguments may
+            be narrower.
         device_permutation: How the dimensions are reordered in an exported file (`None`: as they are).
-        packed: True for packed bits, which the exporter keeps from being unfolded into floats.
+        packed: True for bits and int8, which the exporter keeps from being unfolded into floats.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Op:
             of open channels as a tensor `[B]`; without it the cost is the dense one.
         example: `example(rng) -> (arrays, attributes)`, a random valid call in NumPy, for `testing.check_op`.
         library: Path of the shared library with the op's kernel, None for kernels of our own library.
+        output_dtype: Of what the reference returns.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Op:
     cost: Callable[..., Cost]
     example: Callable[[np.random.Generator], tuple[list[np.ndarray], dict[str, Any]]]
     library: str | None = None
+    output_dtype: str = "float32"
 
     def __call__(self, *tensors: Tensor, **attributes: Any) -> Tensor:
         """Checks the arguments, then computes the reference (or, while the exporter traces, keeps the op whole)."""

@@ -75,7 +75,7 @@ class _Subject:
             declared = self.op.output_shape([array.shape for array in arrays], self.op.attributes(**values))
             require(tuple(output.shape) == tuple(declared), f"declared {declared}, got {tuple(output.shape)}")
             dtype = keras.backend.standardize_dtype(output.dtype)
-            require(dtype == "float32", f"expected float32, got {dtype}")
+            require(dtype == self.op.output_dtype, f"expected {self.op.output_dtype}, got {dtype}")
 
     def deterministic(self) -> None:
         for arrays, values in self.examples:
@@ -89,6 +89,8 @@ class _Subject:
         require_value_error(lambda: self.op(arrays[0][None], *arrays[1:], **values), "one dimension too many")
 
     def gradients(self) -> None:
+        if self.op.output_dtype != "float32":
+            return  # nothing that is trained: an exported file's integers
         arrays, values = self.examples[0]
         layer = OpLayer(self.op.name, values, [list(a.shape) for a in arrays[len(arrays) - len(self.op.weights) :]])
         inputs = arrays[: len(arrays) - len(self.op.weights)]
@@ -152,7 +154,9 @@ class _Subject:
         inputs, weights = arrays[:count], arrays[count:]
         layer = OpLayer(self.op.name, values, [list(array.shape) for array in weights])
         names = [argument.name for argument in self.op.arguments[:count]]
-        keras_inputs = [keras.Input(a.shape[1:], name=name) for name, a in zip(names, inputs, strict=True)]
+        keras_inputs = [
+            keras.Input(a.shape[1:], dtype=str(a.dtype), name=name) for name, a in zip(names, inputs, strict=True)
+        ]
         model = keras.Model(keras_inputs, layer(keras_inputs))
         layer.set_arrays(weights)
         data = dict(zip(names, inputs, strict=True))

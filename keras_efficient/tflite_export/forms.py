@@ -136,7 +136,7 @@ def _convert_references(model: Any, nodes: Sequence[Node]) -> bytes:
 
 
 def _reference_function(node: Node) -> Any:
-    """An op's reference: inputs are its activations, gates and packed bits; its other weights are constants inside."""
+    """An op's reference: inputs are activations, gates and packed weights as stored; other weights are constants."""
     tf = require("tensorflow", "tflite")
     op = node.instance.op
     specs = []
@@ -148,13 +148,16 @@ def _reference_function(node: Node) -> Any:
     constants = {}
     for argument, value in zip(op.weights, node.weights, strict=True):
         if argument.packed:
-            specs.append(tf.TensorSpec(value.shape, argument.dtype, name=argument.name))
+            specs.append(tf.TensorSpec(device_layout(argument, value).shape, argument.dtype, name=argument.name))
         else:
             constants[argument.name] = value
 
     def reference(*tensors: Any) -> dict[str, Any]:
         values = {name: tf.constant(value) for name, value in constants.items()}
         values.update(zip((spec.name for spec in specs), tensors, strict=True))
+        for argument in op.weights:
+            if argument.packed and argument.device_permutation is not None:
+                values[argument.name] = tf.transpose(values[argument.name], np.argsort(argument.device_permutation))
         with context.calling_ops_with(None):
             y = op.reference(
                 *(values[argument.name] for argument in op.arguments), **dataclasses.asdict(node.instance.attributes)

@@ -31,6 +31,34 @@ static const KeAttributeField ke_gated_conv_2d_fields[] = {
     {"activation", KE_INT32, offsetof(KeGatedConv2DAttributes, activation), 0.0, 2.0},
 };
 
+#define KE_GATED_CONV_2D_INT8_VERSION 1
+
+typedef struct {
+  int32_t stride_h;
+  int32_t stride_w;
+  int32_t dilation_h;
+  int32_t dilation_w;
+  int32_t padding;
+  int32_t activation;
+  float input_scale;
+  int32_t input_zero_point;
+  float output_scale;
+  int32_t output_zero_point;
+} KeGatedConv2DInt8Attributes;
+
+static const KeAttributeField ke_gated_conv_2d_int8_fields[] = {
+    {"stride_h", KE_INT32, offsetof(KeGatedConv2DInt8Attributes, stride_h), 1.0, 64.0},
+    {"stride_w", KE_INT32, offsetof(KeGatedConv2DInt8Attributes, stride_w), 1.0, 64.0},
+    {"dilation_h", KE_INT32, offsetof(KeGatedConv2DInt8Attributes, dilation_h), 1.0, 64.0},
+    {"dilation_w", KE_INT32, offsetof(KeGatedConv2DInt8Attributes, dilation_w), 1.0, 64.0},
+    {"padding", KE_INT32, offsetof(KeGatedConv2DInt8Attributes, padding), 0.0, 1.0},
+    {"activation", KE_INT32, offsetof(KeGatedConv2DInt8Attributes, activation), 0.0, 2.0},
+    {"input_scale", KE_FLOAT, offsetof(KeGatedConv2DInt8Attributes, input_scale), 1e-30, 1e+30},
+    {"input_zero_point", KE_INT32, offsetof(KeGatedConv2DInt8Attributes, input_zero_point), -128.0, 127.0},
+    {"output_scale", KE_FLOAT, offsetof(KeGatedConv2DInt8Attributes, output_scale), 1e-30, 1e+30},
+    {"output_zero_point", KE_INT32, offsetof(KeGatedConv2DInt8Attributes, output_zero_point), -128.0, 127.0},
+};
+
 #define KE_MULTI_BIT_DENSE_VERSION 1
 
 typedef struct {

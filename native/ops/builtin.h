@@ -5,6 +5,7 @@
 #include "keras_efficient_plugin.h"
 
 extern const KeOp ke_op_gated_conv_2d;
+extern const KeOp ke_op_gated_conv_2d_int8;
 extern const KeOp ke_op_multi_bit_dense;
 
 #endif

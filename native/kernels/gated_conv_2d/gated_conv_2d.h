@@ -40,6 +40,13 @@ enum {
 KeGatedConv2DPlan *ke_gated_conv_2d_create(const KeGatedConv2DShape *shape, const float *kernel_ohwi, const float *bias,
                                            const char **error);
 
+/* NULL, or one sentence of static storage on what is wrong with the shape. */
+const char *ke_gated_conv_2d_check(const KeGatedConv2DShape *shape);
+
+/* As below, and how many rows and columns of padding come before the first ones. */
+int ke_gated_conv_2d_geometry(const KeGatedConv2DShape *shape, int32_t height, int32_t width, int32_t *output_height,
+                              int32_t *output_width, int32_t *pad_top, int32_t *pad_left);
+
 /* The size of the output for an input of height x width; 0 where the window does not fit. Returns OK or BAD_SIZE. */
 int ke_gated_conv_2d_output_size(const KeGatedConv2DShape *shape, int32_t height, int32_t width, int32_t *output_height,
                                  int32_t *output_width);

@@ -13,7 +13,7 @@ static void *allocate(size_t bytes) {
   return aligned_alloc(64, bytes == 0 ? 64 : (bytes + 63) & ~(size_t)63);
 }
 
-static const char *check(const KeGatedConv2DShape *shape) {
+const char *ke_gated_conv_2d_check(const KeGatedConv2DShape *shape) {
   if (shape->kernel_h < 1 || shape->kernel_w < 1) return "gated_conv_2d: kernel_h and kernel_w must be at least 1.";
   if (shape->in_channels < 1 || shape->out_channels < 1)
     return "gated_conv_2d: in_channels and out_channels must be at least 1.";
@@ -56,7 +56,7 @@ KeGatedConv2DPlan *ke_gated_conv_2d_create(const KeGatedConv2DShape *shape, cons
                                            const char **error) {
   const char *unused;
   if (error == NULL) error = &unused;
-  *error = check(shape);
+  *error = ke_gated_conv_2d_check(shape);
   if (*error != NULL) return NULL;
   KeGatedConv2DPlan *plan = calloc(1, sizeof(*plan));
   if (plan == NULL) {
@@ -103,8 +103,8 @@ static int output_axis(int32_t size, int32_t kernel, int32_t stride, int32_t dil
   return KE_GATED_CONV_2D_OK;
 }
 
-static int output_geometry(const KeGatedConv2DShape *shape, int32_t height, int32_t width, int32_t *output_height,
-                           int32_t *output_width, int32_t *pad_top, int32_t *pad_left) {
+int ke_gated_conv_2d_geometry(const KeGatedConv2DShape *shape, int32_t height, int32_t width, int32_t *output_height,
+                              int32_t *output_width, int32_t *pad_top, int32_t *pad_left) {
   const int status =
       output_axis(height, shape->kernel_h, shape->stride_h, shape->dilation_h, shape->padding, output_height, pad_top);
   if (status != KE_GATED_CONV_2D_OK) return status;
@@ -115,7 +115,7 @@ static int output_geometry(const KeGatedConv2DShape *shape, int32_t height, int3
 int ke_gated_conv_2d_output_size(const KeGatedConv2DShape *shape, int32_t height, int32_t width, int32_t *output_height,
                                  int32_t *output_width) {
   int32_t pad_top, pad_left;
-  return output_geometry(shape, height, width, output_height, output_width, &pad_top, &pad_left);
+  return ke_gated_conv_2d_geometry(shape, height, width, output_height, output_width, &pad_top, &pad_left);
 }
 
 /* False where a tensor of these sizes would be larger than what an address can reach. */
@@ -130,8 +130,8 @@ int ke_gated_conv_2d_resize(KeGatedConv2DPlan *plan, int32_t batch, int32_t heig
   free(plan->scratch);
   plan->scratch = NULL;
   if (batch < 0 || threads < 1) return KE_GATED_CONV_2D_BAD_SIZE;
-  int status = output_geometry(&plan->shape, height, width, &plan->output_height, &plan->output_width, &plan->pad_top,
-                               &plan->pad_left);
+  int status = ke_gated_conv_2d_geometry(&plan->shape, height, width, &plan->output_height, &plan->output_width,
+                                         &plan->pad_top, &plan->pad_left);
   if (status != KE_GATED_CONV_2D_OK) return status;
   if (!tensor_fits(batch, height, width, plan->shape.in_channels) ||
       !tensor_fits(batch, plan->output_height, plan->output_width, plan->shape.out_channels)) {
