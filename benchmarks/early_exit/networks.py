@@ -7,8 +7,6 @@ from collections.abc import Callable
 import keras
 
 from keras_efficient import datasets
-from keras_efficient.demo.data import Augmented
-from keras_efficient.demo.settings import Recipe
 from keras_efficient.models import MultiExit, thin_resnet
 
 BATCH = 128
@@ -32,6 +30,14 @@ def static(depth: int, dataset: datasets.Dataset) -> keras.Model:
     return thin_resnet(depth, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
 
 
+def trunk(network: MultiExit) -> keras.Model:
+    """The same trained network without its exits."""
+    x = inputs = keras.Input(network.stages[0].input.shape[1:], name="image")
+    for stage in network.stages:
+        x = stage(x)
+    return keras.Model(inputs, x, name="static")
+
+
 def trained(
     path: pathlib.Path, make: Callable[[], keras.Model], dataset: datasets.Dataset, epochs: int, seed: int = 0
 ) -> keras.Model:
@@ -40,7 +46,7 @@ def trained(
         return keras.saving.load_model(path)
     keras.utils.set_random_seed(seed)
     model = make()
-    batches = Augmented(dataset.x_train, dataset.y_train, _recipe(epochs), seed)
+    batches = datasets.Augmented(dataset.x_train, dataset.y_train, BATCH, shift=SHIFT, seed=seed)
     steps = epochs * len(batches)
     rate = keras.optimizers.schedules.CosineDecay(
         PEAK_RATE / 20, steps - steps // 5, warmup_target=PEAK_RATE, warmup_steps=steps // 5
@@ -66,10 +72,6 @@ def trained(
     model.save(written)
     written.replace(path)
     return model
-
-
-def _recipe(epochs: int) -> Recipe:
-    return Recipe((), epochs, BATCH, PEAK_RATE, SHIFT, budget=1.0, noise=0.0, flip=True)
 
 
 def main() -> None:

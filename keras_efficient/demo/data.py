@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,36 +25,18 @@ def load(settings: Settings) -> datasets.Dataset:
 
 
 def augmented(images: Array, recipe: Recipe, rng: np.random.Generator) -> Array:
-    """Shifted, perhaps mirrored, noisy copies of images `[N, height, width, channels]`."""
-    count, height, width, _ = images.shape
-    size = recipe.shift
-    padded = np.pad(images, ((0, 0), (size, size), (size, size), (0, 0)))
-    rows = rng.integers(0, 2 * size + 1, (count, 1)) + np.arange(height)
-    columns = rng.integers(0, 2 * size + 1, (count, 1)) + np.arange(width)
-    if recipe.flip:
-        columns = np.where(rng.integers(0, 2, (count, 1)) == 1, columns[:, ::-1], columns)
-    moved = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    if recipe.noise:
-        moved = moved + rng.normal(0.0, recipe.noise, moved.shape)
-    return np.asarray(moved, "float32")
+    """Copies of images `[N, height, width, channels]`, augmented as the recipe says."""
+    return datasets.augment(images, rng, recipe.shift, recipe.flip, recipe.noise)
 
 
-class Augmented(keras.utils.PyDataset):
-    """Batches of training images, shuffled and augmented anew in every epoch."""
-
-    def __init__(self, images: Array, labels: Array, recipe: Recipe, seed: int) -> None:
-        super().__init__()
-        self._images, self._labels, self._recipe = images, labels, recipe
-        self._rng = np.random.default_rng(seed)
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return max(1, len(self._images) // self._recipe.batch_size)
-
-    def on_epoch_end(self) -> None:
-        self._order = self._rng.permutation(len(self._images))
-
-    def __getitem__(self, index: int) -> tuple[Array, Array]:
-        size = self._recipe.batch_size
-        chosen = self._order[index * size : (index + 1) * size]
-        return augmented(self._images[chosen], self._recipe, self._rng), self._labels[chosen]
+def training_batches(dataset: datasets.Dataset, recipe: Recipe, seed: int) -> datasets.Augmented:
+    """The training images as the recipe says."""
+    return datasets.Augmented(
+        dataset.x_train,
+        dataset.y_train,
+        recipe.batch_size,
+        shift=recipe.shift,
+        flip=recipe.flip,
+        noise=recipe.noise,
+        seed=seed,
+    )

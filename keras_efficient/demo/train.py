@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from keras_efficient.datasets import Dataset
-from keras_efficient.demo.data import Augmented
+from keras_efficient.demo.data import training_batches
 from keras_efficient.demo.settings import Recipe
 
 STEPS_AT_ONCE = 4
@@ -24,7 +24,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Trains a network with the recipe: AdamW, one cycle, cross-entropy of every exit."""
-    batches = Augmented(dataset.x_train, dataset.y_train, recipe, seed)
+    batches = training_batches(dataset, recipe, seed)
     steps = recipe.epochs * len(batches)
     warm_up = max(1, steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(

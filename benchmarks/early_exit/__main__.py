@@ -1,0 +1,211 @@
+"""Early exits on CIFAR-10: what policies earn, what exits save on the device, beside static networks of equal cost.
+
+`python -m benchmarks.early_exit [--quick] [--data-dir DIR] [--work DIR]`. One thin ResNet with an exit behind every
+block, and static ones, trained with one recipe; training, policies and exports go on where they were interrupted.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.early_exit import curves, device, networks, pictures
+from benchmarks.early_exit.cells import Cells, exit_data
+from keras_efficient import cost, datasets, policies
+from keras_efficient.demo.machine import machine
+from keras_efficient.models import MultiExit
+
+RESULTS = pathlib.Path(__file__).parent.parent / "results"
+DEPTH = 20
+STATIC_DEPTHS = (8, 14)
+EPOCHS = 18
+BUDGET = 0.5  # of the operating point that is exported
+
+
+def main() -> None:
+    """Prints the tables and one line of JSON; without --quick writes results/early_exit.json and .png too."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small networks, few images; nothing is written")
+    parser.add_argument("--data-dir", help="directory of cifar10.npz")
+    parser.add_argument("--work", type=pathlib.Path, help="where cells are kept (default: build/early_exit)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    dataset = datasets.load("cifar10", options.data_dir)
+    if options.quick:
+        with tempfile.TemporaryDirectory() as work:
+            summary = measured(pathlib.Path(work), _few(dataset), 8, (), 2, 1, quick=True)
+    else:
+        work = options.work or pathlib.Path("build/early_exit")
+        summary = measured(work, dataset, DEPTH, STATIC_DEPTHS, options.epochs, options.threads)
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "early_exit.json").write_text(json.dumps(summary, indent=1) + "\n")
+        pictures.curve(summary, RESULTS / "early_exit.png")
+    print_tables(summary)
+    print(json.dumps(summary))
+
+
+def measured(
+    work: pathlib.Path,
+    dataset: datasets.Dataset,
+    depth: int,
+    static_depths: tuple[int, ...],
+    epochs: int,
+    threads: int,
+    quick: bool = False,
+) -> dict[str, Any]:
+    """Everything, from the networks to the latencies."""
+    cells = Cells(work / "cells")
+    network: MultiExit = networks.trained(
+        work / f"multi_exit_{depth}.keras", lambda: networks.multi_exit(depth, dataset), dataset, epochs
+    )
+    statics = {
+        f"thin_resnet_{d}": networks.trained(
+            work / f"static_{d}.keras", lambda d=d: networks.static(d, dataset), dataset, epochs
+        )
+        for d in static_depths
+    }
+    held_out, test = exit_data(network, dataset, work)
+    total = network.exit_costs()[-1]
+    summary: dict[str, Any] = {
+        "claim": "early_exit",
+        "machine": machine(),
+        "network": {"depth": depth, "epochs": epochs, "macs": float(total), "branch_share": branch_share(network)},
+        "exits": [{"cost": float(c), "accuracy": float(test.correct[:, k].mean())} for k, c in enumerate(test.costs)],
+        "static": {
+            name: {
+                "cost": cost.profile(model).macs / total,
+                "accuracy": cells.get(f"static/{name}", lambda model=model: accuracy(model, dataset)),
+            }
+            for name, model in statics.items()
+        },
+        "policies": curves.curves(held_out, test, cells, quick),
+        "conditioned": curves.conditioned(held_out, test, cells, quick),
+        "against_threshold": curves.paired(held_out, test, cells, quick),
+    }
+    summary["normalised"] = curves.normalised(summary["policies"])
+    summary["operating_point"] = operating_point(network, held_out, test)
+    trunk = networks.trunk(network)
+    peers = {"static": trunk, **statics}
+    files = work / "files"
+    summary["files"] = cells.get("device/files", lambda: device.files(network, peers, dataset, files))
+    summary["agreement"] = cells.get("device/agreement", lambda: device.agreement(network, dataset, files))
+    count = 64 if quick else 1000
+    summary["latency"] = device.latencies(peers, dataset, files, count, threads)
+    summary["claims"] = claims(summary)
+    return summary
+
+
+def operating_point(network: MultiExit, held_out: policies.ExitData, test: policies.ExitData) -> dict[str, Any]:
+    """Gives the network the policy that is most accurate on held-out data within the budget; its test figures.
+
+    A learned policy is taken only if it beats the tuned threshold there by a standard error.
+    """
+    tuning, choosing = held_out.split(0.5, seed=0)
+    price = policies.trade_off_for_budget(tuning, BUDGET)
+    candidates = {
+        "threshold": lambda data: policies.ThresholdPolicy.tune(data, budget=BUDGET),
+        "backward_induction": lambda data: policies.BackwardInduction.fit(data, price),
+    }
+    reached = {name: policies.evaluate(make(tuning), choosing, price) for name, make in candidates.items()}
+    error = float(np.sqrt(0.25 / len(choosing)))
+    better = reached["backward_induction"].reward > reached["threshold"].reward + error  # type: ignore[operator]
+    chosen = "backward_induction" if better else "threshold"
+    network.policy = candidates[chosen](held_out)
+    found = policies.evaluate(network.policy, test)
+    last = float(test.correct[:, -1].mean())
+    return {
+        "policy": chosen,
+        "budget": BUDGET,
+        "accuracy": found.accuracy,
+        "cost": found.cost,
+        "lost_points": 100 * (last - found.accuracy),
+        "exit_shares": list(found.exit_shares),
+    }
+
+
+def branch_share(network: MultiExit) -> float:
+    """Multiply-adds of all label units and summaries over those of the whole network."""
+    total = float(network.exit_costs()[-1])
+    return 1 - cost.profile(networks.trunk(network)).macs / total
+
+
+def accuracy(model: keras.Model, dataset: datasets.Dataset) -> float:
+    """Share of test images classified right."""
+    return float((model.predict(dataset.x_test, batch_size=250, verbose=0).argmax(axis=1) == dataset.y_test).mean())
+
+
+def claims(summary: dict[str, Any]) -> dict[str, Any]:
+    """The figures that the claim stands or falls with."""
+    shares = [v for row in summary["normalised"].values() for values in row.values() if values for v in values]
+    wins = [
+        (name, trade_off)
+        for name, row in summary["against_threshold"].items()
+        for trade_off, interval in row.items()
+        if interval["low"] > 0
+    ]
+    gaps = [
+        row["reward"] - summary["conditioned"][name][trade_off]["reward"]
+        for name in summary["conditioned"]
+        for trade_off, row in summary["policies"][name].items()
+    ]
+    found: dict[str, Any] = {
+        "least_normalised_reward": min(shares, default=None),
+        "beats_threshold_at": wins,
+        "conditioned_behind_at_most": max(gaps),
+        "exits_taken_by_5_percent": sum(share >= 0.05 for share in summary["agreement"]["float32"]["exit_shares"]),
+        "slowest_agent_seconds": max(
+            row["seconds"] for name in curves.AGENTS for row in summary["policies"][name].values()
+        ),
+    }
+    for form, suffix in (("float32", ""), ("int8", "_int8")):
+        latency, agreed = summary["latency"][form], summary["agreement"][form]
+        found[f"realised{suffix}"] = latency["realised"]
+        reduction = summary["network"]["macs"] / agreed["executed_macs"]
+        found[f"speed_up_over_mac_reduction{suffix}"] = (
+            latency["static"]["mean_us"] / latency["dynamic"]["mean_us"] / reduction
+        )
+    found["int8_lost_points"] = 100 * (
+        summary["agreement"]["float32"]["accuracy"] - summary["agreement"]["int8"]["accuracy"]
+    )
+    return found
+
+
+def print_tables(summary: dict[str, Any]) -> None:
+    """Reward by policy and trade-off; latency by network."""
+    console = Console(width=140)
+    trade_offs = list(next(iter(summary["policies"].values())))
+    table = Table("policy", *trade_offs, title="reward on test data, by trade-off")
+    for name, row in summary["policies"].items():
+        table.add_row(name, *(f"{row[t]['reward']:.4f}" for t in trade_offs))
+    for name, row in summary["conditioned"].items():
+        table.add_row(f"{name}, one for all", *(f"{row[t]['reward']:.4f}" for t in trade_offs))
+    console.print(table)
+    table = Table("network", "mean us", "p95 us", "int8 mean us", "int8 p95 us", title="latency, batch 1")
+    latency = summary["latency"]
+    for name in [name for name, row in latency["float32"].items() if isinstance(row, dict) and "mean_us" in row]:
+        cells = [f"{latency[form][name][key]:.1f}" for form in ("float32", "int8") for key in ("mean_us", "p95_us")]
+        table.add_row(name, *cells)
+    console.print(table)
+    for name, value in summary["claims"].items():
+        console.print(f"{name}: {value}")
+
+
+def _few(dataset: datasets.Dataset) -> datasets.Dataset:
+    parts = {
+        f"{letter}_{part}": getattr(dataset, f"{letter}_{part}")[:size]
+        for part, size in (("train", 2560), ("validation", 500), ("test", 500))
+        for letter in "xy"
+    }
+    return dataclasses.replace(dataset, **parts)
+
+
+if __name__ == "__main__":
+    main()
