@@ -1,1 +1,1 @@
-"""An APK without an Android SDK: framework and dexer from Maven Central, aapt, zipalign and apksigner as Debian packs them."""
+"""An APK without an Android SDK: framework and dexer from Maven Central, the other tools as Debian packs them."""

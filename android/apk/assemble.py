@@ -47,11 +47,10 @@ class Toolkit:
     aars: tuple[Path, ...]
 
 
-def toolkit(pom: Path) -> Toolkit:
-    """What a pom names, downloaded where Maven has not got it yet."""
-    found = maven.files(pom, "compile")
-    aars = tuple(path for path in found if path.suffix == ".aar")
-    return Toolkit(maven.find(found, "android-all"), maven.find(found, "dalvik-dx"), aars)
+def toolkit(files: list[Path]) -> Toolkit:
+    """Picks the toolkit among what Maven found for the app."""
+    aars = tuple(path for path in files if path.suffix == ".aar")
+    return Toolkit(maven.find(files, "android-all"), maven.find(files, "dalvik-dx"), aars)
 
 
 def compile_resources(app: App, kit: Toolkit, work: Path) -> Path:

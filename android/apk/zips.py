@@ -61,7 +61,10 @@ def offset(path: Path, info: zipfile.ZipInfo) -> int:
 
 
 def misaligned(path: Path) -> list[str]:
-    """What a phone could not map: compressed or unaligned libraries (16 KB) and models (16 bytes), unaligned stored ones (4)."""
+    """What a phone could not map, one sentence each.
+
+    Libraries must be stored at multiples of 16 KB, models at multiples of 16 bytes, whatever else is stored of 4.
+    """
     found = []
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():

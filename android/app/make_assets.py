@@ -2,8 +2,8 @@
 
     python android/app/make_assets.py FOLDER
 
-writes `FOLDER/model.tflite`, staged, with our ops as custom ops, and `FOLDER/samples/*.png`, pictures that the model has not
-seen. It takes about a minute; the digits come with the package.
+writes `FOLDER/model.tflite`, staged, with our ops as custom ops, and `FOLDER/samples/*.png`, pictures that the model
+has not seen. It takes about a minute; the digits come with the package.
 """
 
 import shutil
