@@ -4,6 +4,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "internal.h"
 
 enum { LANES = 16 };
@@ -40,7 +41,10 @@ static inline void vec_store_bytes(int8_t *y, vec sum, vec low, vec cap, vec_flo
 
 KE_ALL_TILES(KE_DEFINE_TILE)
 
-static const KeInt8Moves *moves(void) { return &ke_int8_portable_moves; }
+static const KeInt8Moves *moves(void) {
+  const int has_bytes = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+  return has_bytes ? &ke_int8_byte_moves : &ke_int8_portable_moves;
+}
 
 static const KeInt8Isa isa = {
     .lanes = LANES,
