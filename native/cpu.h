@@ -13,6 +13,12 @@ typedef enum KeIsa {
   KE_ISA_NEON_DOTPROD = 17, /* 64-bit ARM: sdot and udot */
 } KeIsa;
 
+/* Whether kernel files for NEON are compiled: always for 64-bit ARM; for 32-bit ARM they are chosen at run time, but for
+ * programs that pass and compute floats without any unit for them. */
+#if defined(__aarch64__) || (defined(__arm__) && !defined(__SOFTFP__))
+#define KE_NEON_FILES 1
+#endif
+
 enum { KE_MAX_ISAS = 4 };
 
 /* What both the processor and the operating system support: scalar first, the best last. Returns how many. */

@@ -9,6 +9,7 @@
 
 enum { LANES = 8 };
 typedef __m256 vec;
+typedef vec vec_value;
 typedef __m256i vec_mask;
 
 /* All bits of a lane set where its bit is. */
@@ -182,6 +183,7 @@ static void interleave(const float *upper, const float *lower, size_t count, flo
 static const KeTiledIsa isa = {
     .lanes = LANES,
     .max_vectors = 2,
+    .panel_vectors = 2,
     .slots = {12, 6, 0, 12, 0, 0},
     .max_columns = {12, 6, 0, 12, 0, 0},
     .kernels = {KE_ALL_TILES(KE_NAME_TILE)},

@@ -9,6 +9,7 @@
 
 enum { LANES = 16 };
 typedef __m512 vec;
+typedef vec vec_value;
 typedef __mmask16 vec_mask;
 
 static inline vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -177,6 +178,7 @@ static void interleave(const float *upper, const float *lower, size_t count, flo
 static const KeTiledIsa isa = {
     .lanes = LANES,
     .max_vectors = 3,
+    .panel_vectors = 2,
     .slots = {28, 14, 9, 28, 26, 26},
     .max_columns = {14, 14, 9, 14, 13, 13},
     .kernels = {KE_ALL_TILES(KE_NAME_TILE)},

@@ -44,6 +44,8 @@ extern const KeGatedConv2DPath ke_gated_conv_2d_scalar;
 #if defined(__x86_64__)
 extern const KeGatedConv2DPath ke_gated_conv_2d_avx2;
 extern const KeGatedConv2DPath ke_gated_conv_2d_avx512;
+#elif defined(KE_NEON_FILES)
+extern const KeGatedConv2DPath ke_gated_conv_2d_neon;
 #endif
 
 /* The best path that needs no more than `isa`. */

@@ -6,6 +6,9 @@ static const KeGatedConv2DPath *const paths[] = {
     &ke_gated_conv_2d_avx512,
     &ke_gated_conv_2d_avx2,
 #endif
+#if defined(KE_NEON_FILES)
+    &ke_gated_conv_2d_neon,
+#endif
     &ke_gated_conv_2d_scalar,
 };
 

@@ -1,6 +1,6 @@
-/* The tile kernels, generic in the vector width. Whoever includes this defines `vec`, LANES, vec_load, vec_store,
- * vec_broadcast(p), vec_broadcast_pair(p) (p[0] in the even lanes, p[1] in the odd ones), vec_set(value),
- * vec_fma(a, b, c) = a * b + c, vec_min, vec_max, vec_multiply, `vec_mask`, vec_lanes(bits) and vec_keep(mask, v), which
+/* The tile kernels, generic in the vector width. Whoever includes this defines `vec`, LANES, vec_load, vec_store, the type
+ * `vec_value` of what vec_broadcast(p) and, unless KE_NO_PAIRS, vec_broadcast_pair(p) give (p[0] in the even lanes, p[1]
+ * in the odd ones), vec_set(value), vec_fma(x, w, sum) = x * w + sum, where x is a vec_value, vec_min, vec_max, vec_multiply, `vec_mask`, vec_lanes(bits) and vec_keep(mask, v), which
  * zeroes the lanes outside the mask.
  *
  * Sums are named variables, not an array: compilers keep such arrays in memory. `rows`, `columns` and `vectors` are
@@ -25,7 +25,7 @@
       at += 3 * column;                                  \
       KE_OPAQUE(at);                                     \
     }                                                    \
-    const vec x = KE_X(at + (i % columns % 3) * column); \
+    const vec_value x = KE_X(at + (i % columns % 3) * column); \
     a##i = vec_fma(x, w0, a##i);                         \
     if (vectors > 1) b##i = vec_fma(x, w1, b##i);        \
     if (vectors > 2) c##i = vec_fma(x, w2, c##i);        \
@@ -44,13 +44,17 @@
       at += 3 * column;                                             \
       KE_OPAQUE(at);                                                \
     }                                                               \
-    const vec x2 = KE_X(at + (i % columns % 3 + 2) * column);       \
+    const vec_value x2 = KE_X(at + (i % columns % 3 + 2) * column);       \
     a##i = vec_fma(x2, w2, vec_fma(x1, w1, vec_fma(x0, w0, a##i))); \
     x0 = x1;                                                        \
     x1 = x2;                                                        \
   }
 
+#if defined(KE_NO_PAIRS)
+#define KE_X(p) ((void)pairs, vec_broadcast(p))
+#else
 #define KE_X(p) (pairs ? vec_broadcast_pair(p) : vec_broadcast(p))
+#endif
 
 #define KE_FINISH(y, sum, gate, keep, i)                          \
   vec_store(y + (i / columns) * y_row + (i % columns) * y_column, \
@@ -81,7 +85,7 @@ static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, c
     if (three) {
       const vec w0 = vec_load(weights0 + step->w), w1 = vec_load(weights0 + step->w + LANES),
                 w2 = vec_load(weights0 + step->w + 2 * LANES);
-      vec x0 = w0, x1 = w0;
+      vec_value x0 = {0}, x1 = {0};
       KE_EACH_SLOT(KE_THREE_STEPS)
       continue;
     }
@@ -105,7 +109,8 @@ static inline __attribute__((always_inline)) void run_tile(const KeTile *tile, c
 #define KE_TILES_2(M, k, r) KE_TILES_1(M, k, r) M(k, r, 2)
 #define KE_TILES_3(M, k, r) KE_TILES_2(M, k, r) M(k, r, 3)
 #define KE_TILES_4(M, k, r) KE_TILES_3(M, k, r) M(k, r, 4)
-#define KE_TILES_6(M, k, r) KE_TILES_4(M, k, r) M(k, r, 5) M(k, r, 6)
+#define KE_TILES_5(M, k, r) KE_TILES_4(M, k, r) M(k, r, 5)
+#define KE_TILES_6(M, k, r) KE_TILES_5(M, k, r) M(k, r, 6)
 #define KE_TILES_7(M, k, r) KE_TILES_6(M, k, r) M(k, r, 7)
 #define KE_TILES_8(M, k, r) KE_TILES_7(M, k, r) M(k, r, 8)
 #define KE_TILES_9(M, k, r) KE_TILES_7(M, k, r) M(k, r, 8) M(k, r, 9)

@@ -49,7 +49,8 @@ typedef void (*KeTileKernel)(const KeTile *tile);
 typedef struct KeTiledIsa {
   int32_t lanes;
   int32_t max_vectors;         /* of one tile */
-  int32_t slots[KE_MAX_KINDS]; /* pixels of one tile; 0 where there is no such kind */
+  int32_t panel_vectors;       /* of a tile while more are left than fit into one */
+  int32_t slots[KE_MAX_KINDS]; /* pixels of one tile; 0 where there is no such kind (without PAIRS, no such mode) */
   int32_t max_columns[KE_MAX_KINDS];
   /* [kind][rows - 1][columns - 1]; NULL where rows * columns is more than the slots. */
   KeTileKernel kernels[KE_MAX_KINDS][KE_MAX_TILE_ROWS][KE_MAX_TILE_COLUMNS];
@@ -62,7 +63,7 @@ typedef struct KeTiledIsa {
    * 0 elsewhere. */
   void (*spread)(const float *compact, ptrdiff_t pitch, const uint16_t *bits, const int32_t *starts, int32_t channels,
                  float *y, int32_t pixels);
-  /* The same for PAIRS, one vector per pixel; `lower` may be NULL. */
+  /* The same for PAIRS, one vector per pixel; `lower` may be NULL. This and `interleave` are NULL without PAIRS. */
   void (*spread_pairs)(const float *compact, const uint16_t *bits, const int32_t *starts, int32_t channels,
                        float *upper, float *lower, int32_t pixels);
   /* One vector of weights per (kernel row, open input, kernel column): lane i from output channel outputs[i]. */

@@ -91,7 +91,8 @@ int ke_tiled_measure(KeGatedConv2DPlan *plan, const KeTiledIsa *isa) {
   size_t all_weights = t->block_pitch;
   if (!ke_multiply(&all_weights, (size_t)plan->blocks * sizeof(float))) return KE_GATED_CONV_2D_BAD_SIZE;
   const bool far = all_weights > GATHER_LIMIT;
-  for (int32_t i = 0; i < 2; i++) {
+  const int32_t geometries = isa->slots[KE_KIND_PAIRS] > 0 ? 2 : 1;
+  for (int32_t i = 0; i < geometries; i++) {
     if (!lay_out(plan, &t->geometry[i], i + 1, far ? FAR_REGION : NEAR_REGION)) return KE_GATED_CONV_2D_BAD_SIZE;
   }
   t->bands = plan->threads;
@@ -99,8 +100,8 @@ int ke_tiled_measure(KeGatedConv2DPlan *plan, const KeTiledIsa *isa) {
   if (far)
     t->gather_floats = (size_t)larger(GATHER_LIMIT / (int64_t)sizeof(float), (int64_t)t->panel_floats * t->bands);
 
-  size_t compact[2], total = 0;
-  for (int32_t i = 0; i < 2; i++) {
+  size_t compact[2] = {0, 0}, total = 0;
+  for (int32_t i = 0; i < geometries; i++) {
     const KeGeometry *g = &t->geometry[i];
     compact[i] = i == 0 ? padded_out : lanes;
     if (!ke_multiply(&compact[i], (size_t)g->region_rows * (size_t)g->region_columns)) return KE_GATED_CONV_2D_BAD_SIZE;
@@ -199,7 +200,7 @@ static void choose(KeGatedConv2DPlan *plan, const uint16_t *out_bits) {
   t->lazy = 0;
   t->mode = KE_COMPACT;
   if (open_blocks == t->vector_count && plan->shape.out_channels % lanes == 0) t->mode = KE_DIRECT;
-  if (t->open_out <= lanes / 2 && plan->output_height > 1) t->mode = KE_PAIRS;
+  if (t->open_out <= lanes / 2 && plan->output_height > 1 && t->isa->slots[KE_KIND_PAIRS] > 0) t->mode = KE_PAIRS;
   list_vectors(plan, out_bits);
   list_steps(plan, &t->geometry[t->mode == KE_PAIRS]);
   if (t->mode == KE_DIRECT) return;

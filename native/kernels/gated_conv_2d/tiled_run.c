@@ -219,7 +219,9 @@ static void run_region(const Job *job, Band *band, int32_t row, int32_t end_row,
   int several = 0;
   for (int32_t done = 0; done < t->vector_count;) {
     const int32_t left = t->vector_count - done;
-    const int32_t count = left == 3 && t->isa->max_vectors == 3 ? 3 : smaller(left, 2);
+    /* Never a single vector at the end if two panels can share the work. */
+    const int32_t panel = left == t->isa->panel_vectors + 1 ? 2 : t->isa->panel_vectors;
+    const int32_t count = left <= t->isa->max_vectors ? left : panel;
     KeVector own[KE_MAX_VECTORS];
     for (int32_t i = 0; t->lazy && i < count; i++) {
       own[i] = vectors[done + i];
