@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_efficient.tflite_export import delegate_path
-from keras_efficient.tflite_export.runner import plugin_options
 from keras_efficient.tflite_export.runtime import find_runtime
+from keras_efficient.tflite_export.session import plugin_options
 
 Array = NDArray[Any]
 BLOCK = 16

@@ -8,10 +8,14 @@ from typing import Any
 import keras
 
 from keras_efficient import _native
-from keras_efficient.tflite_export import flatbuffer, forms, int8, metadata, prune, runtime, verify
+from keras_efficient.tflite_export import flatbuffer, forms, int8, metadata, plans, prune, runtime, verify
+from keras_efficient.tflite_export.precision import in_float32
 from keras_efficient.tflite_export.report import ExportReport
-from keras_efficient.tflite_export.runner import Runner
-from keras_efficient.tflite_export.trace import InputSpec, input_specs, reference_function, trace
+from keras_efficient.tflite_export.session import Session
+from keras_efficient.tflite_export.signatures import input_specs
+from keras_efficient.tflite_export.staged import check_staged
+from keras_efficient.tflite_export.targets.folders import export_folder, is_folder
+from keras_efficient.tflite_export.trace import trace
 
 FORMS = ("composite", "custom", "builtin")
 FLOAT_TOLERANCE = 1e-3
@@ -30,8 +34,11 @@ def export(
     batch_size: int | None = 1,
     labels: list[str] | None = None,
     normalization: dict[str, float] | None = None,
+    staged: bool = False,
+    budget_inputs: bool | None = None,
+    aar: str | os.PathLike[str] | None = None,
 ) -> ExportReport:
-    """Writes a Keras model as a `.tflite` file and verifies it against Keras.
+    """Writes a Keras model as a `.tflite` file, or as a folder for a device, and verifies it against Keras.
 
     Gates and exits become IF branches, ops of the registry one of three forms. The file is written only after the
     whole export went well, and then whole.
@@ -40,7 +47,7 @@ def export(
         model: Built Keras model. With an exit policy (`MultiExit.policy`) the file leaves at the exit that the policy
             takes and has the outputs `output` and `exit_index`; layer gates and exits add the output `macs` (builtin
             ops, ops of ours).
-        path: Ends in `.tflite`.
+        path: Ends in `.tflite`; with a target also a folder, or a name that ends in `.zip`.
         ops: `"composite"` (default: any LiteRT, TFLite 2.18.1 and newer; our kernels when the delegate is loaded),
             `"custom"` (older runtimes too; needs the delegate) or `"builtin"` (runs everywhere, saves only what
             branches save).
@@ -48,13 +55,22 @@ def export(
         representative_data: Real inputs `[N, ...]`, or arrays by input name. Verification runs on the first 32; with
             `quantize="int8"` the ranges are calibrated on all of them.
         quantize: None for float32, `"int8"` for int8 weights and activations (our ops keep float32 inside).
-        target: `"android"` and `"coral"` choose `ops="custom"`, `"linux"` composites; `ops` overrides it.
+        target: For a `.tflite` file, `"android"` and `"coral"` choose `ops="custom"`, `"linux"` composites; `ops`
+            overrides it. For a folder, `"android"` puts metadata, labels, the Android library and a Java class beside
+            the model, `"coral"` writes one full-int8 file per stage, calibrated on `representative_data`.
         batch_size: 1, another number, or None for a free one. Files with branches need 1.
         labels: Class names for the metadata.
         normalization: For the metadata: what was done to raw inputs, such as `{"mean": 0.0, "std": 255.0}`.
+        staged: For a `MultiExit` with a policy: write its stages and policies as signatures of their own (`stage_0`,
+            `policy_0`, `stage_1`, ...) that a host runs one by one, instead of one network with branches.
+        budget_inputs: Whether a file with a policy takes `max_exit` int32 `[1]`, and `trade_off` float32 `[1]` where
+            the policy reads it, as further inputs; None for where `model.policy.takes_trade_off`. Staged files need
+            none: the host caps, and their policies take the trade-off.
+        aar: For an Android folder, the Android library; the one built in this source tree where None.
 
     Returns:
-        The `ExportReport`: ops written, parity per output, bytes, what was not converted and why.
+        The `ExportReport`: ops written, parity per output, bytes, what was not converted and why. For a folder a
+        `FolderReport`, with every file and, for Coral, what the Edge TPU compiler would make of each stage.
 
     Raises:
         ValueError: For a bad argument, an unbuilt model, dynamic dimensions, or a layer that the converter cannot
@@ -62,8 +78,21 @@ def export(
         ImportError: If TensorFlow or LiteRT is missing; names the pip command.
         OSError: If the path cannot be written.
     """
-    file = _check_path(path)
     form = _check_form(ops, target)
+    if is_folder(target, path):
+        further = {
+            "ops": ops,
+            "signature": signature,
+            "representative_data": representative_data,
+            "quantize": quantize,
+            "batch_size": batch_size,
+            "labels": labels,
+            "normalization": normalization,
+            "staged": staged,
+            "budget_inputs": budget_inputs,
+        }
+        return export_folder(model, path, str(target), further, aar)
+    file = _check_path(path)
     if quantize not in (None, "int8"):
         raise ValueError(f"Invalid value for argument `quantize`. Expected None or 'int8'. Received: {quantize!r}")
     if quantize == "int8" and representative_data is None:
@@ -78,10 +107,18 @@ def export(
         raise ValueError(
             f"Invalid value for argument `batch_size`. Expected None or a positive integer. Received: {batch_size!r}"
         )
-    if batch_size != 1 and getattr(model, "policy", None) is not None:
+    if staged:
+        check_staged(model, batch_size)
+    has_policy = getattr(model, "policy", None) is not None
+    if batch_size != 1 and has_policy:
         raise ValueError(
             "Invalid value for argument `batch_size`. Expected 1 for a model with an exit policy, whose inputs leave "
             f"one by one. Received: {batch_size!r}; set `model.policy = None` to export all exits"
+        )
+    if budget_inputs and (staged or not has_policy):
+        raise ValueError(
+            "Invalid value for argument `budget_inputs`. Expected None or False for a model without an exit policy "
+            f"and for staged files. Received: {budget_inputs!r}"
         )
     specs = input_specs(model, batch_size)
     inputs = verify.sample_inputs(specs, representative_data)
@@ -99,34 +136,36 @@ def export(
                 "batch_size": batch_size,
                 "labels": labels,
                 "normalization": normalization,
+                "staged": staged,
+                "budget_inputs": budget_inputs,
             },
         )
     model = in_float32(model)
+    plan = plans.stages(model, specs) if staged else plans.whole(model, specs, signature, budget_inputs)
     quantizing = int8.calibrated(model, specs, representative_data) if quantize else None
-    traced = trace(model, specs, whole_ops=form != "builtin", signature=signature, quantizing=quantizing)
+    traced = trace(model, plan.signatures, whole_ops=form != "builtin", quantizing=quantizing)
     parsed = flatbuffer.parse(traced.content)
     nodes = forms.find_nodes(parsed, traced.instances, traced.layers_of)
     written = dict(collections.Counter(node.instance.op.name for node in nodes))
-    versions = {node.instance.op.name: node.instance.op.version for node in nodes}
     {"composite": forms.to_composite, "custom": forms.to_custom, "builtin": lambda *_: None}[form](parsed, nodes)
     prune.drop_unused(parsed)
+    stored_form = form if nodes else "builtin"
     entries = {
-        "form": form if nodes else "builtin",
-        "ops": versions,
-        "branches": traced.branches,
-        "macs": {"builtin": traced.dense_macs[0], "ops": traced.dense_macs[1], "dense": sum(traced.dense_macs)},
-        **({"exits": _exit_entries(model)} if "exit_index" in traced.outputs else {}),
+        "form": stored_form,
+        "ops": {node.instance.op.name: node.instance.op.version for node in nodes},
+        **({"quantize": quantize} if quantize else {}),
+        **metadata.network_entries(model, traced, staged=plan.staged, budget_inputs=plan.budget_inputs),
         **({"labels": labels} if labels else {}),
         **({"normalization": normalization} if normalization else {}),
     }
     flatbuffer.set_metadata(parsed, metadata.NAME, metadata.encode(entries))
     content = flatbuffer.serialize(parsed)
-    parity, notes = _verify(model, specs, content, form if nodes else "builtin", inputs)
+    parity, notes = _verify(plan, content, stored_form, inputs)
     if parity is not None:
         notes += _doubts(parity, quantize)
     share = None
     if quantize:
-        share, left = int8.quantized_share(parsed)
+        share, left = int8.quantized_share(parsed, getattr(model, "policy", None))
         notes += left
     flatbuffer.write_whole(file, content)
     return ExportReport(
@@ -155,27 +194,6 @@ def _doubts(parity: verify.Parity, quantize: str | None) -> list[str]:
     ]
 
 
-def in_float32(model: keras.Model) -> keras.Model:
-    """The model itself, or a float32 copy with the same weights where some layer computes in another precision."""
-    policies = {layer.dtype_policy.name for layer in model._flatten_layers() if layer.dtype_policy is not None}
-    if all(name == "float32" for name in policies):
-        return model
-    config = keras.saving.serialize_keras_object(model)
-    copy = keras.saving.deserialize_keras_object(_replace_policies(config))
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def _replace_policies(config: Any) -> Any:
-    if isinstance(config, dict):
-        if config.get("class_name") == "DTypePolicy":
-            return {**config, "config": {"name": "float32"}}
-        return {key: _replace_policies(value) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return type(config)(_replace_policies(value) for value in config)
-    return config
-
-
 def _check_path(path: str | os.PathLike[str]) -> pathlib.Path:
     file = pathlib.Path(path)
     if file.suffix != ".tflite":
@@ -197,12 +215,8 @@ def _check_form(ops: str | None, target: str | None) -> str:
     return ops or TARGETS[target]
 
 
-def _exit_entries(model: keras.Model) -> list[dict[str, float]]:
-    return [{"macs": float(macs)} for macs in model.exit_costs()]
-
-
 def _verify(
-    model: keras.Model, specs: list[InputSpec], content: bytes, form: str, inputs: dict[str, Any]
+    plan: plans.Plan, content: bytes, form: str, inputs: dict[str, Any]
 ) -> tuple[verify.Parity | None, list[str]]:
     library = None
     if form == "custom":
@@ -216,4 +230,4 @@ def _verify(
         found = runtime.find_runtime()
     except ImportError as error:
         return None, [f"Not verified: {error}"]
-    return verify.compare(reference_function(model, specs), Runner(content, found, library, 1), inputs), []
+    return plan.compare(Session(content, found, library, 1), inputs), []

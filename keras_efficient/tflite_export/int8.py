@@ -9,17 +9,18 @@ float32 between dequantise and quantise.
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_efficient.cost.observe import wrapped_calls
+from keras_efficient.cost.observe import shadowed, wrapped_calls
 from keras_efficient.tflite_export import flatbuffer
 from keras_efficient.tflite_export.extras import require
 from keras_efficient.tflite_export.prune import decomposition_indices
-from keras_efficient.tflite_export.trace import InputSpec, call_model
+from keras_efficient.tflite_export.signatures import InputSpec, call_model
 
 Tensor = Any
 BATCH = 64
@@ -51,10 +52,25 @@ class Site:
 
 
 def calibrated(
-    model: keras.Model, specs: Sequence[InputSpec], data: Any
+    model: keras.Model,
+    specs: Sequence[InputSpec],
+    data: Any,
+    quantize: Callable[[Tensor, Range], Tensor] | None = None,
 ) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Runs the model over the data; returns a context in which its layers place fake-quant nodes with those ranges."""
+    """Runs the model over the data; returns a context in which its layers place fake-quant nodes with those ranges.
+
+    Args:
+        model: Built model.
+        specs: Its inputs.
+        data: Real inputs.
+        quantize: What to place instead of the node that the converter knows.
+    """
     sites = observe(model, specs, data)
+
+    def place(tensor: Tensor, found: Range | None) -> Tensor:
+        if found is None or not _is_float(tensor):
+            return tensor
+        return (quantize or _fake_quant)(tensor, found)
 
     @contextlib.contextmanager
     def quantizing() -> Iterator[None]:
@@ -63,16 +79,19 @@ def calibrated(
             if site is None:
                 return original(*args, **kwargs)
             if not isinstance(layer, FUSED):
-                args, kwargs = _mapped_inputs(args, kwargs, lambda i, t: _fake_quant(t, site.inputs.get(i)))
+                args, kwargs = _mapped_inputs(args, kwargs, lambda i, t: place(t, site.inputs.get(i)))
             outputs = original(*args, **kwargs)
             flat = keras.tree.flatten(outputs)
             placed = [
-                t if site.fused_readers.get(i, False) else _fake_quant(t, site.outputs.get(i))
-                for i, t in enumerate(flat)
+                t if site.fused_readers.get(i, False) else place(t, site.outputs.get(i)) for i, t in enumerate(flat)
             ]
             return keras.tree.pack_sequence_as(outputs, placed)
 
-        with wrapped_calls(units(model), call):
+        def summary(exit_unit: Any, original: Callable[..., Any], tensor: Tensor) -> Any:
+            found = sites.get(id(exit_unit))
+            return original(_fake_quant(tensor, found.inputs.get(0) if found is not None else None))
+
+        with wrapped_calls([*units(model), *stages(model)], call), wrapped_summaries(model, summary):
             yield
 
     return quantizing
@@ -83,6 +102,7 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
     arrays = data if isinstance(data, dict) else {specs[0].name: data}
     sites: dict[int, Site] = {}
     produced: dict[int, tuple[Site, int, Tensor]] = {}
+    boundaries = {id(stage) for stage in stages(model)}
 
     def call(layer: keras.Layer, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         outputs = original(*args, **kwargs)
@@ -99,14 +119,24 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
             return tensor
 
         _mapped_inputs(args, kwargs, note)
+        if id(layer) in boundaries:
+            for tensor in keras.tree.flatten(outputs):
+                if id(tensor) in produced:  # 8 bits, whatever the next stage does with it
+                    source, position, _ = produced[id(tensor)]
+                    source.fused_readers[position] = False
+            return outputs
         for index, tensor in enumerate(keras.tree.flatten(outputs)):
             if _is_float(tensor) and not any(tensor is t for t in keras.tree.flatten((args, kwargs))):
                 site.outputs.setdefault(index, Range()).widen(tensor)
                 produced[id(tensor)] = (site, index, tensor)
         return outputs
 
+    def summary(exit_unit: Any, original: Callable[..., Any], tensor: Tensor) -> Any:
+        sites.setdefault(id(exit_unit), Site({}, {}, {})).inputs.setdefault(0, Range()).widen(tensor)
+        return original(tensor)
+
     count = len(next(iter(arrays.values())))
-    with wrapped_calls(units(model), call):
+    with wrapped_calls([*units(model), *stages(model)], call), wrapped_summaries(model, summary):
         for start in range(0, count, BATCH):
             produced.clear()
             tensors = [
@@ -128,6 +158,37 @@ def units(model: keras.layers.Layer) -> list[keras.layers.Layer]:
     return list(found.values())
 
 
+def stages(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The stages of a network with exits that hold layers: places where a branch or another signature begins."""
+    found = {id(unit) for unit in units(model)}
+    return [stage for stage in getattr(model, "stages", []) if id(stage) not in found]
+
+
+@contextlib.contextmanager
+def wrapped_summaries(model: Any, around: Callable[[Any, Callable[..., Any], Tensor], Any]) -> Iterator[None]:
+    """Inside, `around(exit, run, summary)` stands between an exit and the running summary that it gets.
+
+    A summary comes from before the branch, or from another signature, and joins other features before a layer sees it.
+    """
+    with contextlib.ExitStack() as stack:
+        for exit_unit in getattr(model, "exits", []):
+            original = exit_unit.branch_and_summary
+
+            def run(
+                features: Tensor,
+                summary: Tensor = None,
+                training: bool | None = None,
+                exit_unit: Any = exit_unit,
+                original: Callable[..., Any] = original,
+            ) -> Any:
+                if summary is None:
+                    return original(features, None, training)
+                return around(exit_unit, lambda tensor: original(features, tensor, training), summary)
+
+            stack.enter_context(shadowed(exit_unit, "branch_and_summary", run))
+        yield
+
+
 def _mapped_inputs(args: Any, kwargs: Any, function: Callable[[int, Tensor], Tensor]) -> Any:
     """Applies a function to every float tensor among the arguments, numbered in order."""
     flat = keras.tree.flatten((args, kwargs))
@@ -141,16 +202,18 @@ def _is_float(value: Any) -> bool:
     )
 
 
-def _fake_quant(tensor: Tensor, found: Range | None) -> Tensor:
-    if found is None or not _is_float(tensor):
-        return tensor
+def _fake_quant(tensor: Tensor, found: Range) -> Tensor:
     tf = require("tensorflow", "tflite")
     high = max(found.high, found.low + 1e-6)
     return tf.quantization.fake_quant_with_min_max_args(tensor, found.low, high, num_bits=8)
 
 
-def quantized_share(model: Any) -> tuple[float, list[str]]:
-    """The share of arithmetic ops (convolution, dense, addition, pooling) with int8 inputs; a note on the others."""
+def quantized_share(model: Any, policy: keras.layers.Layer | None = None) -> tuple[float, list[str]]:
+    """The share of arithmetic ops (convolution, dense, addition, pooling) with int8 inputs; a note on the others.
+
+    The ops of an exit policy are not counted: it compares close numbers, and stays float32 on purpose.
+    """
+    of_policy = re.compile("(?!)" if policy is None else rf"(^|[/;]){re.escape(policy.name)}(_\d+)?/")
     names = flatbuffer.builtin_names()
     arithmetic = {
         "CONV_2D",
@@ -172,6 +235,9 @@ def quantized_share(model: Any) -> tuple[float, list[str]]:
                 continue
             if len(subgraph.tensors[operator.outputs[0]].shape) < 2:
                 continue  # the count of multiply-adds, no part of the network
+            named = [flatbuffer.text(subgraph.tensors[i].name) for i in [*operator.inputs, *operator.outputs] if i >= 0]
+            if any(of_policy.search(name) for name in named):
+                continue
             total += 1
             if subgraph.tensors[operator.inputs[0]].type == flatbuffer.schema().TensorType.INT8:
                 whole += 1

@@ -1,10 +1,15 @@
 """What a file says of itself: one JSON object in the metadata buffer `keras_efficient`."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import keras
 
 import keras_efficient
 from keras_efficient.tflite_export import flatbuffer
+
+if TYPE_CHECKING:
+    from keras_efficient.tflite_export.trace import Trace
 
 NAME = "keras_efficient"
 FORMAT = 1
@@ -33,3 +38,38 @@ def read(model: Any) -> dict[str, Any]:
             f"Invalid metadata {NAME!r}. Expected a JSON object of format {FORMAT} or older. Received: {entries!r:.200}"
         )
     return entries
+
+
+def network_entries(model: keras.Model, traced: "Trace", *, staged: bool, budget_inputs: bool) -> dict[str, Any]:
+    """What the metadata says of the network: multiply-adds, branches, exits, stages, budgets."""
+    entries: dict[str, Any] = {"branches": traced.branches, "macs": macs_entry(traced.dense_macs)}
+    if not (staged or any("exit_index" in part.outputs for part in traced.parts.values())):
+        return entries
+    policy = model.policy
+    entries["exits"] = [{"macs": float(macs)} for macs in model.exit_costs()]
+    if staged:
+        entries["staged"] = True
+        entries["stages"] = [_stage_entry(traced, k) for k in range(model.num_exits)]
+    if budget_inputs:
+        entries["budget_inputs"] = True
+    if policy.takes_trade_off and (staged or budget_inputs):
+        low, high = policy.trade_off_range
+        entries["trade_off"] = {"min": float(low), "max": float(high), "default": float(policy.default_trade_off)}
+    return entries
+
+
+def macs_entry(dense_macs: tuple[float, float]) -> dict[str, float]:
+    """Multiply-adds of builtin ops and of ours, and both together."""
+    builtin, own = dense_macs
+    return {"builtin": builtin, "ops": own, "dense": builtin + own}
+
+
+def _stage_entry(traced: "Trace", k: int) -> dict[str, Any]:
+    part = traced.parts[f"stage_{k}"]
+    builtin, own = part.dense_macs
+    policy = traced.parts.get(f"policy_{k}")
+    return {
+        "macs": {"builtin": builtin, "ops": own},
+        "branches": part.branches,
+        **({"policy_macs": sum(policy.dense_macs)} if policy else {}),
+    }

@@ -1,6 +1,5 @@
 """Running a file: stock or with the delegate, with what each call executed."""
 
-import ctypes
 import dataclasses
 import os
 import pathlib
@@ -10,23 +9,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_efficient import _native, ops
-from keras_efficient.tflite_export import flatbuffer, metadata
+from keras_efficient import _native
+from keras_efficient.tflite_export.budgets import Budget, budget
+from keras_efficient.tflite_export.inputs import checked_inputs
 from keras_efficient.tflite_export.runtime import Runtime, find_runtime
+from keras_efficient.tflite_export.session import Session
 
 Array = NDArray[Any]
+BUDGET_INPUTS = ("trade_off", "max_exit")
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one call of a `Runner` gave.
+    """What one call of a `Runner` or `StagedRunner` gave.
 
     Attributes:
         outputs: Arrays by output name, first dimension N.
         exit_index: `[N]` index of the exit taken, None for a model without an exit policy.
-        executed_macs: `[N]` multiply-adds that really ran: the builtin ops of the branches taken, and the ops'
-            kernels by their own counters (without the delegate: the ops in full, since their decomposition computes
-            everything).
+        executed_macs: `[N]` multiply-adds that really ran: the builtin ops of the branches or stages taken, and the
+            ops' kernels by their own counters (without the delegate: the ops in full, since their decomposition
+            computes everything).
     """
 
     outputs: dict[str, Array]
@@ -39,12 +41,6 @@ class Result:
         return self.outputs["output"] if "output" in self.outputs else next(iter(self.outputs.values()))
 
 
-class _Stats(ctypes.Structure):
-    """The buffer that kernels count into; its address is the delegate's option `stats`."""
-
-    _fields_ = [(name, ctypes.c_uint64) for name in ("size_bytes", "executed_macs", "kernel_calls", "claimed_ops")]
-
-
 def delegate_path() -> pathlib.Path:
     """The shared library with the delegate, for anybody's own interpreter.
 
@@ -54,29 +50,15 @@ def delegate_path() -> pathlib.Path:
     return _native.library_path()
 
 
-def load(
+def opened(
     path: str | os.PathLike[str],
     *,
     delegate: str = "auto",
     num_threads: int = 1,
     runtime: str | None = None,
     plugins: list[str] | None = None,
-) -> "Runner":
-    """Loads a `.tflite` file.
-
-    Args:
-        path: The file.
-        delegate: `"auto"` (our kernels where the library is installed), `"none"` (stock), or the path of a library.
-        num_threads: Threads of builtin ops and kernels.
-        runtime: `"ai_edge_litert"`, `"tensorflow"` or `"tflite_runtime"`; the first one that is installed where None.
-        plugins: Paths of further kernel libraries; those of installed plugin packages are found by themselves.
-
-    Raises:
-        ValueError: If the file is no TFLite file, or the runtime is too old for it; one sentence that names the
-            version.
-        FileNotFoundError: If the file or the library does not exist.
-        ImportError: If no runtime is installed.
-    """
+) -> Session:
+    """A `.tflite` file in an interpreter; arguments and errors as for `load`."""
     if num_threads < 1:
         raise ValueError(f"Invalid value for argument `num_threads`. Expected at least 1. Received: {num_threads}")
     file = pathlib.Path(path)
@@ -90,7 +72,7 @@ def load(
         try:
             library = delegate_path()
         except FileNotFoundError as error:
-            warnings.warn(str(error), stacklevel=2)
+            warnings.warn(str(error), stacklevel=3)
     elif delegate != "none":
         library = pathlib.Path(delegate)
         if not library.is_file():
@@ -98,44 +80,38 @@ def load(
                 "Invalid value for argument `delegate`. Expected 'auto', 'none' or the path of a library. "
                 f"Received: {delegate!r}"
             )
-    return Runner(content, find_runtime(runtime), library, num_threads, plugins)
+    return Session(content, find_runtime(runtime), library, num_threads, plugins)
 
 
 class Runner:
-    """A loaded file. Call it with one array, or with arrays by input name; see `load`.
+    """A loaded file of one signature. Call it with one array, or with arrays by input name; see `load`.
 
     A file with exits or layer gates takes one sample at a time; batches are run sample by sample. A `Runner` belongs
     to one thread at a time; load one per thread.
     """
 
-    def __init__(
-        self,
-        content: bytes,
-        runtime: Runtime,
-        library: pathlib.Path | None,
-        num_threads: int,
-        plugins: list[str] | None = None,
-    ):
-        self.metadata = _file_metadata(content)
-        self._content = content
-        self._stats = _Stats(ctypes.sizeof(_Stats))
-        delegates = []
-        if library is not None:
-            options = {"stats": str(ctypes.addressof(self._stats)), **plugin_options(plugins)}
-            delegates.append(runtime.load_delegate(library, options))
-        self.interpreter = runtime.interpreter(content, delegates, num_threads, self.metadata)
-        self.interpreter._keras_efficient_stats = self._stats  # kernels write there as long as the interpreter lives
+    def __init__(self, session: Session):
+        self._session = session
+        self.interpreter = session.interpreter
+        self.metadata = session.metadata
         self._signature = self.interpreter.get_signature_runner()
-        self._inputs = self._signature.get_input_details()
+        details = self._signature.get_input_details()
+        self._budget_inputs = [n for n in BUDGET_INPUTS if n in details and self.metadata.get("budget_inputs", False)]
+        self._inputs = {name: detail for name, detail in details.items() if name not in self._budget_inputs}
         # The outputs that the exporter added; by their names alone where the file's metadata cannot be read.
         said = {"macs": bool(self.metadata.get("branches")), "exit_index": "exits" in self.metadata}
         names = self._signature.get_output_details()
         self._own = {name for name, is_own in said.items() if name in names and (is_own or not self.metadata)}
 
+    @classmethod
+    def from_content(cls, content: bytes, runtime: Runtime, library: pathlib.Path | None) -> "Runner":
+        """A runner of a file's bytes, with one thread."""
+        return cls(Session(content, runtime, library, 1))
+
     @property
     def delegated_ops(self) -> int:
         """How many ops our kernels took over."""
-        return int(self._stats.claimed_ops)
+        return self._session.delegated_ops
 
     @property
     def batch_size(self) -> int | None:
@@ -145,26 +121,54 @@ class Runner:
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
-        """Shapes by input name; -1 is a free dimension."""
+        """Shapes by input name, budgets left out; -1 is a free dimension."""
         return {name: tuple(int(size) for size in detail["shape_signature"]) for name, detail in self._inputs.items()}
 
-    def __call__(self, x: Any = None, **inputs: Any) -> Result:
+    def __call__(
+        self,
+        x: Any = None,
+        *,
+        trade_off: Any = None,
+        max_exit: Any = None,
+        deadline_macs: Any = None,
+        deadline_us: Any = None,
+        **inputs: Any,
+    ) -> Result:
         """Runs a batch `[N, ...]`, one array or arrays by input name.
 
+        The budgets are for files exported with `budget_inputs`; each is one number or `[N]` numbers.
+
+        Args:
+            x: The input of a file with one.
+            trade_off: Accuracy (1 is 100 %) that one is ready to give for the cost of one full network; the file's
+                default where None.
+            max_exit: Index of the last exit allowed, 0 for the first; no input goes beyond.
+            deadline_macs: Multiply-adds that no input may exceed: `max_exit` by the costs in the file.
+            deadline_us: Microseconds that no input may exceed, where the file says what its exits take.
+            **inputs: Arrays by input name.
+
         Raises:
-            ValueError: If an input is missing, unknown, or of the wrong shape or dtype.
+            ValueError: If an input is missing, unknown, or of the wrong shape or dtype, or a budget cannot be met.
         """
-        arrays = self._check(x, inputs)
+        arrays = checked_inputs(x, inputs, self._inputs)
         count = len(next(iter(arrays.values())))
         size = self.batch_size or count
         if count % size:
             raise ValueError(
                 f"Invalid inputs. Expected a multiple of the file's batch size {size}. Received: {count} rows"
             )
+        budgets = {
+            "trade_off": trade_off,
+            "max_exit": max_exit,
+            "deadline_macs": deadline_macs,
+            "deadline_us": deadline_us,
+        }
+        if self._budget_inputs or any(value is not None for value in budgets.values()):
+            arrays.update(self._budget_arrays(budget(self._budget_entries(), count, **budgets)))
         outputs: list[dict[str, Array]] = []
         macs: list[float] = []
         for start in range(0, count, size):
-            self._stats.executed_macs = 0
+            self._session.start_count()
             one = self._signature(**{name: array[start : start + size] for name, array in arrays.items()})
             outputs.append(one)
             macs += [self._executed(one, size)] * size
@@ -172,56 +176,18 @@ class Runner:
         added = {name: merged.pop(name) for name in self._own}
         return Result(merged, added.get("exit_index"), np.asarray(macs, "float64"))
 
+    def _budget_entries(self) -> dict[str, Any]:
+        """The metadata that a budget is read from; none where the file has no inputs for it."""
+        return self.metadata if self._budget_inputs else {}
+
+    def _budget_arrays(self, found: Budget) -> dict[str, Array]:
+        values = {"trade_off": found.trade_off, "max_exit": found.max_exit}
+        return {name: value for name in self._budget_inputs if (value := values[name]) is not None}
+
     def _executed(self, outputs: dict[str, Array], samples: int) -> float:
         """Multiply-adds per sample of the call that just ended."""
         known = self.metadata.get("macs", {})
         builtin, dense_ops = (
             outputs["macs"] if "macs" in self._own else (known.get("builtin", 0.0), known.get("ops", 0.0))
         )
-        return float(builtin) + (self._stats.executed_macs / samples if self.delegated_ops else float(dense_ops))
-
-    def _check(self, x: Any, inputs: dict[str, Any]) -> dict[str, Array]:
-        if x is not None:
-            free = [name for name in self._inputs if name not in inputs]
-            if len(free) != 1:
-                raise ValueError(
-                    f"Invalid inputs. Expected arrays by name for {sorted(self._inputs)}. Received one array for {free}"
-                )
-            inputs = {free[0]: x, **inputs}
-        if set(inputs) != set(self._inputs):
-            raise ValueError(f"Invalid inputs. Expected {sorted(self._inputs)}. Received: {sorted(inputs)}")
-        arrays = {}
-        for name, detail in self._inputs.items():
-            array = np.asarray(inputs[name])
-            wanted = [int(size) for size in detail["shape_signature"]]
-            if array.ndim != len(wanted) or list(array.shape[1:]) != wanted[1:] or len(array) == 0:
-                raise ValueError(
-                    f"Invalid shape for input `{name}`. Expected [N, {wanted[1:]}]. Received: {array.shape}"
-                )
-            numbers = array.dtype.kind in "fiub"
-            narrows = np.issubdtype(detail["dtype"], np.integer) and not np.can_cast(array.dtype, detail["dtype"])
-            if not numbers or narrows:
-                raise ValueError(
-                    f"Invalid dtype for input `{name}`. Expected {detail['dtype'].__name__}. Received: {array.dtype}"
-                )
-            arrays[name] = np.ascontiguousarray(array.astype(detail["dtype"], copy=False))
-        if len({len(array) for array in arrays.values()}) != 1:
-            raise ValueError(
-                f"Invalid inputs. Expected one batch size. Received: { {n: a.shape for n, a in arrays.items()} }"
-            )
-        return arrays
-
-
-def _file_metadata(content: bytes) -> dict[str, Any]:
-    """What the file says of itself; nothing where LiteRT's schema is not installed (a bare tflite-runtime)."""
-    try:
-        return metadata.read(flatbuffer.parse(content))
-    except ImportError:
-        return {}
-
-
-def plugin_options(libraries: list[str] | None = None) -> dict[str, str]:
-    """The delegate's option `plugins` for kernel libraries, by default those of all registered ops."""
-    if libraries is None:
-        libraries = sorted({op.library for op in ops.registered_ops().values() if op.library is not None})
-    return {"plugins": os.pathsep.join(libraries)} if libraries else {}
+        return self._session.executed_macs(builtin, dense_ops, samples)

@@ -18,19 +18,11 @@ from keras_efficient.ops import context
 from keras_efficient.ops.attributes import Attributes
 from keras_efficient.ops.registry import Op
 from keras_efficient.tflite_export.extras import require
+from keras_efficient.tflite_export.signatures import Signature
 
 Tensor = Any
 INSTANCE = "ke_instance"
 MACS_OUTPUT = "macs"
-
-
-@dataclasses.dataclass(frozen=True)
-class InputSpec:
-    """One input of the model: its name in the signature, shape with the batch in front, and dtype."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +34,21 @@ class Instance:
 
 
 @dataclasses.dataclass
+class Part:
+    """What tracing one signature gave.
+
+    Attributes:
+        outputs: Output names in order.
+        dense_macs: Multiply-adds of builtin layers and of ops with everything open.
+        branches: Whether anything became an IF branch, in which case there is an output `macs`.
+    """
+
+    outputs: list[str]
+    dense_macs: tuple[float, float]
+    branches: bool
+
+
+@dataclasses.dataclass
 class Trace:
     """What tracing gave.
 
@@ -49,79 +56,31 @@ class Trace:
         content: The `.tflite` file, ops as custom ops named like the op, with their number as the attribute
             `ke_instance`.
         instances: The ops' calls; `ke_instance` counts into them.
-        outputs: Output names in order.
-        dense_macs: Multiply-adds of builtin layers and of ops with everything open.
-        branches: Whether anything became an IF branch, in which case there is an output `macs`.
-        graph: The traced TensorFlow graph, whose ops are named after the layers that made them.
+        parts: By signature key, in the order of the signatures.
+        graphs: The traced TensorFlow graphs, whose ops are named after the layers that made them.
     """
 
     content: bytes
     instances: list[Instance]
-    outputs: list[str]
-    dense_macs: tuple[float, float]
-    branches: bool
-    graph: Any
+    parts: dict[str, Part]
+    graphs: list[Any]
+
+    @property
+    def dense_macs(self) -> tuple[float, float]:
+        """Multiply-adds of builtin layers and of ops, of all signatures together, with everything open."""
+        builtin, own = zip(*(part.dense_macs for part in self.parts.values()), strict=True)
+        return sum(builtin), sum(own)
+
+    @property
+    def branches(self) -> bool:
+        """Whether any signature has an IF branch."""
+        return any(part.branches for part in self.parts.values())
 
     def layers_of(self, op_type: str) -> list[str]:
         """Names of the layers that TensorFlow ops of that type came from."""
-        nodes = [*self.graph.node, *(node for function in self.graph.library.function for node in function.node_def)]
+        nodes = [node for graph in self.graphs for node in graph.node]
+        nodes += [node for graph in self.graphs for function in graph.library.function for node in function.node_def]
         return sorted({node.name.rpartition("/")[0] for node in nodes if node.op == op_type} - {""})
-
-
-def input_specs(model: keras.Model, batch_size: int | None) -> list[InputSpec]:
-    """The inputs of a built model, with `batch_size` in front.
-
-    Raises:
-        ValueError: If the model is not built, or a dimension other than the batch is dynamic.
-    """
-    if not model.built:
-        raise ValueError(
-            f"Invalid value for argument `model`. Expected a built model. Received: {model.name!r}, not built yet"
-        )
-    inputs = getattr(model, "inputs", None)
-    if inputs:
-        tensors = [(t.name, tuple(t.shape), keras.backend.standardize_dtype(t.dtype)) for t in inputs]
-    else:
-        config = model.get_build_config() or {}
-        shape = config.get("input_shape")
-        if shape is None or any(isinstance(size, (list, tuple, dict)) for size in shape):
-            raise ValueError(
-                "Invalid value for argument `model`. Expected a model whose input shapes are known (Sequential, "
-                f"Functional, or built on one tensor). Received: {model.name!r} with build configuration {config}"
-            )
-        tensors = [("input", tuple(shape), "float32")]
-    specs = []
-    for name, shape, dtype in tensors:
-        if any(size is None for size in shape[1:]):
-            raise ValueError(
-                "Invalid value for argument `model`. Expected static dimensions behind the batch (gated ops and "
-                f".tflite files need them). Received: input {name!r} of shape {shape}"
-            )
-        specs.append(InputSpec(name, (batch_size, *shape[1:]), dtype))
-    return specs
-
-
-def named_outputs(model: keras.Model, outputs: Any) -> dict[str, Tensor]:
-    """A model's outputs by name: a dictionary's keys, the names of several outputs, or `"output"` for a single one."""
-    if isinstance(outputs, dict):
-        return dict(outputs)
-    if isinstance(outputs, (list, tuple)):
-        names = getattr(model, "output_names", None) or []
-        if len(names) != len(outputs) or len(set(names)) != len(names):
-            names = [f"output_{index}" for index in range(len(outputs))]
-        return dict(zip(names, outputs, strict=True))
-    return {"output": outputs}
-
-
-def call_model(model: keras.Model, specs: Sequence[InputSpec], tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The model in inference on tensors in the order of `specs`, outputs by name."""
-    if len(tensors) == 1:
-        inputs: Any = tensors[0]
-    elif isinstance(getattr(model, "input", None), dict):
-        inputs = {spec.name: tensor for spec, tensor in zip(specs, tensors, strict=True)}
-    else:
-        inputs = list(tensors)
-    return named_outputs(model, model(inputs, training=False))
 
 
 def inlining_ops() -> contextlib.AbstractContextManager[None]:
@@ -158,19 +117,17 @@ def keeping_ops(instances: list[Instance]) -> Iterator[None]:
 
 def trace(
     model: keras.Model,
-    specs: Sequence[InputSpec],
+    signatures: Sequence[Signature],
     *,
     whole_ops: bool,
-    signature: str,
     quantizing: Callable[[], contextlib.AbstractContextManager[None]] | None = None,
 ) -> Trace:
-    """Traces and converts a model.
+    """Traces and converts the signatures of one model into one file; weights that they share are in it once.
 
     Args:
-        model: Built Keras model on the TensorFlow backend.
-        specs: Inputs of the signature.
+        model: Built Keras model on the TensorFlow backend, whose layers the signatures call.
+        signatures: What to trace.
         whole_ops: Whether ops stay whole (False: their reference is written in builtin ops).
-        signature: Key of the signature in the file.
         quantizing: Context in which the layers place fake-quant nodes (see `int8`); the file becomes int8 then.
 
     Raises:
@@ -178,18 +135,41 @@ def trace(
     """
     tf = require("tensorflow", "tflite")
     instances: list[Instance] = []
-    dense = [0.0, 0.0]
-    branches = False
-    skip = specs[0].shape[0] == 1
+    parts: dict[str, Part] = {}
+    module = tf.Module()
+    module.functions = [
+        _traced_function(model, signature, instances, parts, whole_ops, quantizing) for signature in signatures
+    ]
+    concrete = {
+        signature.key: function.get_concrete_function()
+        for signature, function in zip(signatures, module.functions, strict=True)
+    }
+    variables = {id(v): v for function in concrete.values() for v in function.graph.variables}
+    module.values = list(variables.values())  # tracked one by one, or the converter does not freeze them
+    content = convert(module, concrete, int8=quantizing is not None)
+    parts = {key: dataclasses.replace(parts[key], outputs=list(concrete[key].structured_outputs)) for key in concrete}
+    return Trace(content, instances, parts, [function.graph.as_graph_def() for function in concrete.values()])
+
+
+def _traced_function(
+    model: keras.Model,
+    signature: Signature,
+    instances: list[Instance],
+    parts: dict[str, Part],
+    whole_ops: bool,
+    quantizing: Callable[[], contextlib.AbstractContextManager[None]] | None,
+) -> Any:
+    """A TensorFlow function of one signature; tracing it fills `instances` and `parts`."""
+    tf = require("tensorflow", "tflite")
 
     def serve(*tensors: Tensor) -> dict[str, Tensor]:
-        nonlocal branches
         keeping = keeping_ops(instances) if whole_ops else inlining_ops()
         quantize = quantizing() if quantizing is not None else contextlib.nullcontext()
-        with keeping, ops.skipping(skip), quantize, cost.counting(model) as events:
-            outputs = call_model(model, specs, tensors)
-        dense[:] = [sum(event.dense for event in events if event.by_op is kind) for kind in (False, True)]
+        with keeping, ops.skipping(_skips(signature)), quantize, cost.counting(model) as events:
+            outputs = signature.function(*tensors)
+        dense = [sum(event.dense for event in events if event.by_op is kind) for kind in (False, True)]
         branches = any(event.name == "branch" for event in events)
+        parts[signature.key] = Part([], (dense[0], dense[1]), branches)
         named = {name: tf.identity(tf.convert_to_tensor(value), name=name) for name, value in outputs.items()}
         if branches:
             if MACS_OUTPUT in named:
@@ -204,29 +184,30 @@ def trace(
             named[MACS_OUTPUT] = tf.stack(sums)
         return named
 
-    module = tf.Module()
-    signature_specs = [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in specs]
-    module.serve = tf.function(serve, input_signature=signature_specs, autograph=False)
-    concrete = module.serve.get_concrete_function()
-    module.values = list(concrete.graph.variables)  # tracked one by one, or the converter does not freeze them
-    content = convert(module, {signature: concrete}, int8=quantizing is not None)
-    names = list(concrete.structured_outputs)
-    return Trace(content, instances, names, (dense[0], dense[1]), branches, concrete.graph.as_graph_def())
+    return tf.function(serve, input_signature=_tensor_specs(signature), autograph=False)
 
 
-def reference_function(model: keras.Model, specs: Sequence[InputSpec]) -> Callable[..., dict[str, Any]]:
-    """The model's own inference, exits skipped as in a file: arrays by input name to arrays by output name."""
+def _skips(signature: Signature) -> bool:
+    return signature.skips and signature.specs[0].shape[0] == 1
+
+
+def _tensor_specs(signature: Signature) -> list[Any]:
+    tf = require("tensorflow", "tflite")
+    return [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in signature.specs]
+
+
+def reference_function(signature: Signature) -> Callable[..., dict[str, Any]]:
+    """What Keras computes, exits skipped as in a file: arrays by input name to arrays by output name."""
     tf = require("tensorflow", "tflite")
 
     def serve(*tensors: Tensor) -> dict[str, Tensor]:
-        with ops.skipping(specs[0].shape[0] == 1):
-            return call_model(model, specs, tensors)
+        with ops.skipping(_skips(signature)):
+            return signature.function(*tensors)
 
-    signature = [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in specs]
-    function = tf.function(serve, input_signature=signature, autograph=False)
+    function = tf.function(serve, input_signature=_tensor_specs(signature), autograph=False).get_concrete_function()
 
     def reference(**arrays: Any) -> dict[str, Any]:
-        result = function(*[tf.constant(arrays[spec.name]) for spec in specs])
+        result = function(*[tf.constant(arrays[spec.name]) for spec in signature.specs])
         return {name: value.numpy() for name, value in result.items()}
 
     return reference

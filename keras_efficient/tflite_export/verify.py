@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_efficient.tflite_export.runner import Runner
-from keras_efficient.tflite_export.trace import InputSpec
+from keras_efficient.tflite_export.signatures import InputSpec
 
 Array = NDArray[Any]
 INPUTS = 32

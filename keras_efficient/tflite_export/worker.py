@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_efficient.tflite_export.extras import require_installed
 from keras_efficient.tflite_export.report import ExportReport
+from keras_efficient.tflite_export.targets.folder_report import FolderReport
 
 
 def export_in_worker(model: keras.Model, path: pathlib.Path, data: Any, arguments: dict[str, Any]) -> ExportReport:
@@ -57,7 +58,8 @@ def export_in_worker(model: keras.Model, path: pathlib.Path, data: Any, argument
         result = json.loads(answer.read_text())
     if "error" in result:
         raise {"ImportError": ImportError, "OSError": OSError}.get(result["kind"], ValueError)(result["error"])
-    return ExportReport(**{**result, "path": str(path), "notes": tuple(result["notes"])})
+    result = {**result, "path": str(path), "notes": tuple(result["notes"])}
+    return FolderReport.from_dict(result) if "target" in result else ExportReport(**result)
 
 
 def custom_modules(model: keras.Model) -> set[str]:

@@ -78,6 +78,41 @@ def confidence(logits):
     return keras.ops.convert_to_numpy(keras.ops.max(keras.ops.softmax(logits), -1))
 
 
+def conditioned(summary_units=5):
+    """Three exits without gates, running summary, and a policy for all trade-offs; every exit is taken by some."""
+    keras.utils.set_random_seed(3)
+    image = keras.Input(SHAPE, name="image")
+    pool = {"pool": "average_max", "summary_units": summary_units}
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = layers.EarlyExit(10, **pool)(x)
+    h = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="inner")(x)
+    x = keras.layers.Add()([x, keras.layers.Conv2D(8, 3, padding="same")(h)])
+    x = layers.EarlyExit(10, **pool)(x)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))  # reads across the exit, as pre-activation blocks do
+    x = keras.layers.MaxPooling2D()(keras.layers.Conv2D(16, 3, padding="same", activation="relu")(x))
+    network = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    model = models.MultiExit.from_model(network)
+    model.policy = spread_policy(model, inputs())
+    return model
+
+
+def spread_policy(model, x):
+    """`score = (confidence - its median) / deviation + 0.1 summary_1 + log(trade_off / 0.1)`, through hidden units."""
+    logits = model.predict_all(x, verbose=0)
+    sure = np.stack([confidence(logits[name]) for name in model.exit_names[:-1]])
+    width = 4 + model.summary_units
+    mean, scale = np.zeros((2, width + 1)), np.ones((2, width + 1))
+    mean[:, 0], scale[:, 0] = np.median(sure, axis=1), 1 / sure.std(axis=1)
+    mean[:, -1] = np.log(0.1)
+    column = np.zeros((width + 1, 1))
+    column[[0, 4, -1], 0] = 1.0, 0.1, 1.0
+    hidden = (np.concatenate([column, -column], axis=1), np.zeros((2, 2)))
+    return policies.LearnedPolicy.from_arrays(
+        mean, scale, [hidden, (np.array([[1.0], [-1.0]]), np.zeros(1))], trade_off_range=(0.01, 1.0)
+    )
+
+
 @pytest.fixture(scope="session")
 def x():
     return inputs()
@@ -86,6 +121,11 @@ def x():
 @pytest.fixture(scope="session")
 def model():
     return multi_exit()
+
+
+@pytest.fixture(scope="session")
+def budgeted():
+    return conditioned()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pytest
 
 from keras_efficient import layers, models, policies, tflite_export
 from keras_efficient.tflite_export import flatbuffer, int8
-from keras_efficient.tflite_export.trace import InputSpec
+from keras_efficient.tflite_export.signatures import InputSpec
 
 
 @pytest.fixture(scope="module")
