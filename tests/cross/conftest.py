@@ -43,6 +43,14 @@ def cross() -> ModuleType:
     return native.cross
 
 
+@pytest.fixture(scope="session")
+def libraries(cross: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    """The library for every target, by the target's name."""
+    out = tmp_path_factory.mktemp("libraries")
+    assert cross.main(["--all", "--out", str(out)]) == 0
+    return {name: out / name / cross.LIBRARY for name in cross.TARGETS}
+
+
 def emulator(architecture: str) -> str:
     """The program that runs code of `architecture` here; skips the test where there is none."""
     name = EMULATORS[architecture]

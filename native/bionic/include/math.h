@@ -11,6 +11,7 @@
 #define signbit(x) __builtin_signbit(x)
 
 double ceil(double x);
+double copysign(double x, double y);
 double exp(double x);
 double fabs(double x);
 double floor(double x);
@@ -23,7 +24,9 @@ double pow(double x, double y);
 double rint(double x);
 double round(double x);
 double sqrt(double x);
+double trunc(double x);
 float ceilf(float x);
+float copysignf(float x, float y);
 float expf(float x);
 float fabsf(float x);
 float floorf(float x);
@@ -36,6 +39,7 @@ float rintf(float x);
 float roundf(float x);
 float sqrtf(float x);
 float tanhf(float x);
+float truncf(float x);
 long lrint(double x);
 long lrintf(float x);
 long lround(double x);

@@ -15,6 +15,9 @@ unsigned long strtoul(const char *text, char **end, int base);
 unsigned long long strtoull(const char *text, char **end, int base);
 float strtof(const char *text, char **end);
 double strtod(const char *text, char **end);
+int abs(int value);
+long labs(long value);
+long long llabs(long long value);
 void abort(void) __attribute__((noreturn));
 
 /* Android has had it since version 9 (API 28) only. */
