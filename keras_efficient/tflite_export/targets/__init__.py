@@ -2,5 +2,7 @@
 
 from keras_efficient.tflite_export.targets.coral_checking import coral_check
 from keras_efficient.tflite_export.targets.coral_report import CoralReport
+from keras_efficient.tflite_export.targets.coral_runner import CoralRunner, load_coral
+from keras_efficient.tflite_export.targets.folder_report import FolderReport
 
-__all__ = ["CoralReport", "coral_check"]
+__all__ = ["CoralReport", "CoralRunner", "FolderReport", "coral_check", "load_coral"]

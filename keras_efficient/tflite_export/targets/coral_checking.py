@@ -144,9 +144,11 @@ def _findings(node: Node, facts: Table) -> list[Finding]:
 
 
 def _support(rule: str, row: Row, facts: Table) -> tuple[str, tuple[str, ...]]:
-    """How sure a rule is and who says so: the row, but for two rules that have sources of their own."""
+    """How sure a rule is and who says so: the row, but for rules that have sources of their own."""
     if rule == "constant_parameters":
         return "observed", (facts.sources["requirements"], facts.sources["edgetpu-25"])
+    if rule == "large_map":
+        return "observed", (facts.sources["edgetpu-461"],)
     if rule == "one_scale_weights":
         return "inferred", (facts.sources["micro-2602"],)
     return row.certainty, row.sources

@@ -138,6 +138,29 @@ class CoralReport:
         totals = {"compiles": self.compiles, "mapped": self.mapped, "maps_fully": self.maps_fully}
         return {**plain, **totals, "disagreements": list(self.disagreements)}
 
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "CoralReport":
+        """The report that `to_dict` made plain values of, also after JSON."""
+
+        def finding(entry: dict[str, Any]) -> Finding:
+            return Finding(**{**entry, "sources": tuple(entry["sources"])})
+
+        def verdict(entry: dict[str, Any]) -> OperatorVerdict:
+            found = tuple(finding(one) for one in entry["findings"])
+            return OperatorVerdict(**{**entry, "status": Status(entry["status"]), "findings": found})
+
+        compiler = plain["compiler"]
+        if compiler is not None:
+            rows = tuple((str(name), int(count), str(status)) for name, count, status in compiler["operators"])
+            compiler = CompilerVerdict(**{**compiler, "operators": rows})
+        return cls(
+            path=plain["path"],
+            refusals=tuple(finding(entry) for entry in plain["refusals"]),
+            operators=tuple(verdict(entry) for entry in plain["operators"]),
+            compiler=compiler,
+            table_version=plain["table_version"],
+        )
+
     def __str__(self) -> str:
         from rich.console import Console
         from rich.table import Table

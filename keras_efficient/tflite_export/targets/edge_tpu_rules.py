@@ -9,6 +9,7 @@ from keras_efficient.tflite_export.targets.graph import Node, Operand
 
 INNER_DIMENSIONS = 3
 SOFTMAX_ELEMENTS = 16_000
+LARGEST_MEAN = 64 * 128
 EIGHT_BITS = ("int8", "uint8")
 
 
@@ -209,6 +210,17 @@ def unit_strides(node: Node) -> Violation | None:
     return None
 
 
+def large_map(node: Node) -> Violation | None:
+    operand = node.inputs[0]
+    if operand is not None and np.prod(operand.shape[:-1]) > LARGEST_MEAN:
+        return Violation(
+            f"The map {operand} has more positions than the largest mean that is known to be mapped, {LARGEST_MEAN:,}.",
+            "Pool before it; a mean of 256 x 128 positions was seen to stay on the CPU, one of 64 x 128 was mapped.",
+            doubt=True,
+        )
+    return None
+
+
 def may_stay(node: Node) -> Violation | None:
     return Violation(
         f"{node.outputs[0]} may stay on the CPU, by its size.",
@@ -237,6 +249,7 @@ RULES: dict[str, Rule] = {
         one_dimensional_slopes,
         leading_ones,
         unit_strides,
+        large_map,
         may_stay,
     )
 }

@@ -1,14 +1,15 @@
 """Folders and zip archives that appear whole or not at all, with the hash of every file in them."""
 
 import hashlib
+import json
 import os
 import pathlib
 import shutil
 import tempfile
 import zipfile
 
-MARK = "keras_efficient"
-"""Every folder of ours has a `model.json` that holds this word; only such a folder is ever replaced."""
+MARKS = {"format", "version", "form"}
+"""What `model.json` says in every folder of ours; only such a folder is ever replaced."""
 
 
 def sha256(content: bytes) -> str:
@@ -82,5 +83,10 @@ def _write_zip(path: pathlib.Path, files: dict[str, bytes]) -> None:
 def _replaceable(path: pathlib.Path) -> bool:
     if not path.is_dir():
         return False
-    mark = path / "model.json"
-    return not any(path.iterdir()) or (mark.is_file() and MARK in mark.read_text("utf-8", errors="replace"))
+    if not any(path.iterdir()):
+        return True
+    try:
+        entries = json.loads((path / "model.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(entries, dict) and set(entries) >= MARKS

@@ -9,50 +9,45 @@ from keras_efficient.tflite_export.targets.coral_report import CoralReport
 
 
 @dataclasses.dataclass(frozen=True)
-class FolderReport:
-    """The outcome of an export for a device.
+class FolderReport(ExportReport):
+    """The outcome of an export for a device; `path` is a folder or `.zip` file, `bytes` all of it.
+
+    For Coral, `parity` and `exit_mismatches` compare the stages, run on this CPU, with Keras: int8 differs by steps.
 
     Attributes:
-        path: The folder or `.zip` file.
         target: `"android"` or `"coral"`.
         files: Bytes by name.
-        model: The report on the model file, for Android.
         checks: What the Edge TPU compiler would make of each stage, for Coral.
-        agreement: For Coral: share of the verified inputs with the label, and the exit, that Keras gives them.
-        verified_inputs: How many inputs that was measured on.
-        notes: What is missing or runs elsewhere than hoped, one sentence each.
+        label_mismatches: Inputs whose largest logit is another one than in Keras, for Coral.
     """
 
-    path: str
-    target: str
-    files: dict[str, int]
-    model: ExportReport | None = None
+    target: str = ""
+    files: dict[str, int] = dataclasses.field(default_factory=dict)
     checks: dict[str, CoralReport] = dataclasses.field(default_factory=dict)
-    agreement: dict[str, float] = dataclasses.field(default_factory=dict)
-    verified_inputs: int = 0
-    notes: tuple[str, ...] = ()
+    label_mismatches: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
         checks = {name: report.to_dict() for name, report in self.checks.items()}
-        return {**dataclasses.asdict(self), "checks": checks}
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**plain, "notes": list(self.notes), "checks": checks}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "FolderReport":
+        """The report that `to_dict` made plain values of."""
+        checks = {name: CoralReport.from_dict(entry) for name, entry in plain["checks"].items()}
+        return cls(**{**plain, "notes": tuple(plain["notes"]), "checks": checks})
 
     def __str__(self) -> str:
         from rich.console import Console
         from rich.table import Table
 
-        title = f"Exported {self.path} for {self.target}"
-        table = Table(title=title, title_justify="left", show_header=False)
+        files = Table(title=f"For {self.target}", title_justify="left", show_header=False)
         for name, size in self.files.items():
             check = self.checks.get(name)
             mapped = "" if check is None else f", {check.mapped} of {len(check.operators)} operators on the Edge TPU"
-            table.add_row(name, f"{size:,} bytes{mapped}")
-        for what, share in self.agreement.items():
-            table.add_row(f"same {what} as Keras", f"{share:.1%} of {self.verified_inputs} inputs")
-        for note in self.notes:
-            table.add_row("note", note)
-        console = Console(file=io.StringIO(), width=110, markup=False, highlight=False)
-        console.print(table)
-        if self.model is not None:
-            console.print(str(self.model))
-        return str(console.file.getvalue()).rstrip()  # type: ignore[attr-defined]
+            files.add_row(name, f"{size:,} bytes{mapped}")
+        if self.checks:
+            files.add_row("other label than Keras", f"{self.label_mismatches} of {self.verified_inputs} inputs")
+        console = Console(file=io.StringIO(), width=100, markup=False, highlight=False)
+        console.print(files)
+        return f"{super().__str__()}\n{console.file.getvalue().rstrip()}"  # type: ignore[attr-defined]

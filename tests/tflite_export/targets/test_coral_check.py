@@ -141,6 +141,14 @@ VIOLATIONS = {
         "channels_by_four",
         "MEAN",
     ),
+    "mean of a large map": (
+        lambda x: tf.reduce_mean(x, [1, 2]),
+        (1, 128, 128, 4),
+        {},
+        None,
+        "large_map",
+        None,
+    ),
     "sum over the batch": (lambda x: tf.reduce_sum(x, [0]), IMAGE, {}, None, "not_over_batch", "SUM"),
     "padded batch": (
         lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]),
