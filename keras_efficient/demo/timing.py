@@ -7,17 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-try:
-    import resource
-except ImportError:  # not a Unix
-    resource = None  # type: ignore[assignment]
-
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_efficient.tflite_export import delegate_path
 from keras_efficient.tflite_export.runtime import find_runtime
 from keras_efficient.tflite_export.session import plugin_options
+from keras_efficient.tflite_export.timing import interruptions
 
 Array = NDArray[Any]
 BLOCK = 16
@@ -110,11 +106,6 @@ def undisturbed(timer: Timer, arrays: Sequence[Array]) -> float:
         if interruptions() == before:
             break
     return time_of_run
-
-
-def interruptions() -> int:
-    """How often this process has lost its processor to another one; always 0 where the system does not say."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource is not None else 0
 
 
 def summary(times: Array) -> dict[str, float]:

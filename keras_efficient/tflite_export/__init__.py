@@ -2,6 +2,7 @@
 
 from keras_efficient.tflite_export.exporter import export
 from keras_efficient.tflite_export.loading import load
+from keras_efficient.tflite_export.measuring import measure_stages
 from keras_efficient.tflite_export.report import ExportReport
 from keras_efficient.tflite_export.runner import Result, Runner, delegate_path
 from keras_efficient.tflite_export.staged_runner import StagedRunner
@@ -19,5 +20,6 @@ __all__ = [
     "delegate_path",
     "export",
     "load",
+    "measure_stages",
     "load_coral",
 ]

@@ -9,6 +9,7 @@ float32 between dequantise and quantise.
 
 import contextlib
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -25,6 +26,9 @@ from keras_efficient.tflite_export.signatures import InputSpec, call_model
 Tensor = Any
 BATCH = 64
 FUSED = (keras.layers.BatchNormalization, keras.layers.Activation, keras.layers.ReLU)
+FUSED_ACTIVATIONS = ("linear", "relu", "relu6")
+BEFORE_ACTIVATION = -1
+"""Place among a layer's inputs of what its activation reads."""
 SILENT = (keras.layers.InputLayer, keras.layers.Dropout)
 
 
@@ -89,9 +93,14 @@ def calibrated(
 
         def summary(exit_unit: Any, original: Callable[..., Any], tensor: Tensor) -> Any:
             found = sites.get(id(exit_unit))
-            return original(_fake_quant(tensor, found.inputs.get(0) if found is not None else None))
+            return original(place(tensor, None if found is None else found.inputs.get(0)))
 
-        with wrapped_calls([*units(model), *stages(model)], call), wrapped_summaries(model, summary):
+        def activation(unit: keras.Layer, original: Callable[..., Any], tensor: Tensor) -> Any:
+            site = sites.get(id(unit))
+            return original(place(tensor, None if site is None else site.inputs.get(BEFORE_ACTIVATION)))
+
+        calls = wrapped_calls([*units(model), *stages(model)], call)
+        with calls, wrapped_summaries(model, summary), wrapped_activations(model, activation):
             yield
 
     return quantizing
@@ -135,8 +144,13 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
         sites.setdefault(id(exit_unit), Site({}, {}, {})).inputs.setdefault(0, Range()).widen(tensor)
         return original(tensor)
 
+    def activation(unit: keras.Layer, original: Callable[..., Any], tensor: Tensor) -> Any:
+        sites.setdefault(id(unit), Site({}, {}, {})).inputs.setdefault(BEFORE_ACTIVATION, Range()).widen(tensor)
+        return original(tensor)
+
     count = len(next(iter(arrays.values())))
-    with wrapped_calls([*units(model), *stages(model)], call), wrapped_summaries(model, summary):
+    calls = wrapped_calls([*units(model), *stages(model)], call)
+    with calls, wrapped_summaries(model, summary), wrapped_activations(model, activation):
         for start in range(0, count, BATCH):
             produced.clear()
             tensors = [
@@ -162,6 +176,20 @@ def stages(model: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The stages of a network with exits that hold layers: places where a branch or another signature begins."""
     found = {id(unit) for unit in units(model)}
     return [stage for stage in getattr(model, "stages", []) if id(stage) not in found]
+
+
+@contextlib.contextmanager
+def wrapped_activations(model: Any, around: Callable[[Any, Callable[..., Any], Tensor], Any]) -> Iterator[None]:
+    """Inside, `around(layer, activation, tensor)` runs in place of each activation that no operator fuses.
+
+    What it reads, such as the sum that a swish or softmax inside of a layer takes, needs a range of its own.
+    """
+    with contextlib.ExitStack() as stack:
+        for unit in units(model):
+            function = getattr(unit, "activation", None)
+            if callable(function) and getattr(function, "__name__", "") not in FUSED_ACTIVATIONS:
+                stack.enter_context(shadowed(unit, "activation", functools.partial(around, unit, function)))
+        yield
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ def whole(model: keras.Model, specs: Sequence[InputSpec], key: str, budget_input
             exits = len(session.metadata["exits"])
             caps = np.where(np.arange(count) % 2, np.arange(count) // 2 % exits, exits - 1)
             further["max_exit"] = caps.astype("int32")
-            if policy.takes_trade_off:
+            if policy is not None and policy.takes_trade_off:
                 further["trade_off"] = staged.sample_trade_offs(policy, count)
         return verify.compare(reference_function(signature), Runner(session), {**inputs, **further})
 

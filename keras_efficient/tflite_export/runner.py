@@ -67,20 +67,30 @@ def opened(
             f"Invalid value for argument `path`. Expected a .tflite file. Received: {file} (not there)"
         )
     content = file.read_bytes()
-    library: pathlib.Path | None = None
+    return Session(content, find_runtime(runtime), delegate_library(delegate), num_threads, plugins)
+
+
+def delegate_library(delegate: str) -> pathlib.Path | None:
+    """The library that `load`'s argument means, None for a stock runtime.
+
+    Raises:
+        FileNotFoundError: If there is no such library.
+    """
+    if delegate == "none":
+        return None
     if delegate == "auto":
         try:
-            library = delegate_path()
+            return delegate_path()
         except FileNotFoundError as error:
-            warnings.warn(str(error), stacklevel=3)
-    elif delegate != "none":
-        library = pathlib.Path(delegate)
-        if not library.is_file():
-            raise FileNotFoundError(
-                "Invalid value for argument `delegate`. Expected 'auto', 'none' or the path of a library. "
-                f"Received: {delegate!r}"
-            )
-    return Session(content, find_runtime(runtime), library, num_threads, plugins)
+            warnings.warn(str(error), stacklevel=4)
+            return None
+    library = pathlib.Path(delegate)
+    if not library.is_file():
+        raise FileNotFoundError(
+            "Invalid value for argument `delegate`. Expected 'auto', 'none' or the path of a library. "
+            f"Received: {delegate!r}"
+        )
+    return library
 
 
 class Runner:

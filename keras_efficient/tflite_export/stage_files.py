@@ -20,8 +20,8 @@ def stage_files(model: keras.Model, representative_data: Any, inference_type: st
 
     Each stage file has one signature `serving_default` of static shapes with the batch 1 and nothing but builtin ops:
     layer gates are multiplied, not branched over. `stage_0` takes the model's inputs, later ones `features` (and, but
-    for the last, `summary` where the exits have one); all give `output`, the logits of their exit, and all but the last the
-    `features` (and `summary`) of the next. What one stage gives has the scale and zero point that the next one takes,
+    for the last, `summary` where the exits have one); all give `output`, the logits of their exit, and all but
+    the last the `features` (and `summary`) of the next. What one stage gives has the scale and zero point that the next one takes,
     so the bytes are handed on as they are. Ranges are calibrated on `representative_data`, all stages computed.
 
     Args:
