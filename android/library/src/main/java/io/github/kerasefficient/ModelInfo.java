@@ -26,6 +26,7 @@ public final class ModelInfo {
   private final boolean hasExits;
   private final float[] tradeOff;
   private final Normalization normalization;
+  private final double[][] stageMacs;
 
   private ModelInfo(JSONObject json) throws JSONException {
     this.json = json;
@@ -37,8 +38,12 @@ public final class ModelInfo {
     this.exitMicroseconds = readCosts(exits, "microseconds");
     this.tradeOff = readTradeOff(json.optJSONObject("trade_off"));
     this.normalization = readNormalization(json.optJSONObject("normalization"));
+    this.stageMacs = readStageMacs(json.optJSONArray("stages"));
     if (staged() && !hasExits) {
       throw new JSONException("a staged model without `exits`");
+    }
+    if (stageMacs.length > 0 && stageMacs.length != numExits()) {
+      throw new JSONException(stageMacs.length + " `stages` for " + numExits() + " exits");
     }
   }
 
@@ -91,6 +96,25 @@ public final class ModelInfo {
   /** Whether parts of the file run only for some inputs; such a file counts what ran in an output of its own. */
   boolean hasBranches() {
     return json.optBoolean("branches", false);
+  }
+
+  /** Whether a file that decides its exits itself takes a {@link Budget} as further inputs. */
+  boolean takesBudget() {
+    return json.optBoolean("budget_inputs", false);
+  }
+
+  /** Whether parts of a stage run only for some inputs; then it has an output that counts. */
+  boolean stageHasBranches(int stage) {
+    JSONArray stages = json.optJSONArray("stages");
+    return stages != null && stages.optJSONObject(stage).optBoolean("branches", false);
+  }
+
+  /**
+   * Multiply-accumulates of each stage: builtin operators, the package's ops with everything computed, the policy behind
+   * the stage. Empty where the file does not say.
+   */
+  double[][] stageMacs() {
+    return stageMacs;
   }
 
   /** Class names, empty where the file has none. */
@@ -188,6 +212,16 @@ public final class ModelInfo {
       }
     }
     return costs;
+  }
+
+  private static double[][] readStageMacs(JSONArray stages) throws JSONException {
+    double[][] macs = new double[stages == null ? 0 : stages.length()][];
+    for (int k = 0; k < macs.length; k++) {
+      JSONObject stage = stages.getJSONObject(k);
+      JSONObject of = stage.getJSONObject("macs");
+      macs[k] = new double[] {of.getDouble("builtin"), of.getDouble("ops"), stage.optDouble("policy_macs", 0)};
+    }
+    return macs;
   }
 
   private static float[] readTradeOff(JSONObject range) throws JSONException {

@@ -26,12 +26,12 @@ final class SingleFile extends Engine {
     signature = signatures[0];
     modelInputs = new LinkedHashMap<>(runtime.inputs(signature));
     outputs = new LinkedHashMap<>(runtime.outputs(signature));
-    takesBudget = info.hasExits() && modelInputs.containsKey(MAX_EXIT);
+    takesBudget = info.takesBudget();
     if (takesBudget) {
-      expectType(signature, MAX_EXIT, modelInputs.remove(MAX_EXIT), "INT32");
-      if (info.takesTradeOff() && modelInputs.containsKey(TRADE_OFF)) {
-        expectType(signature, TRADE_OFF, modelInputs.remove(TRADE_OFF), "FLOAT32");
-      }
+      takeBudgetInput(MAX_EXIT, "INT32");
+    }
+    if (takesBudget && info.takesTradeOff()) {
+      takeBudgetInput(TRADE_OFF, "FLOAT32");
     }
     hasExitIndex = info.hasExits() && outputs.containsKey(EXIT_INDEX);
     if (hasExitIndex) {
@@ -47,6 +47,15 @@ final class SingleFile extends Engine {
       throw new IllegalArgumentException("Invalid model. Expected inputs and outputs in signature `" + signature + "`.");
     }
     main = outputs.containsKey(OUTPUT) ? OUTPUT : outputs.keySet().iterator().next();
+  }
+
+  private void takeBudgetInput(String name, String type) {
+    SignatureRuntime.Spec spec = modelInputs.remove(name);
+    if (spec == null) {
+      throw new IllegalArgumentException("Invalid model. Expected the input `" + name + "`, as its metadata says. "
+          + "Received: " + modelInputs.keySet());
+    }
+    expectType(signature, name, spec, type);
   }
 
   @Override

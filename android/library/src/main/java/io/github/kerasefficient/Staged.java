@@ -71,18 +71,33 @@ final class Staged extends Engine {
     ExitBudget bounds = ExitBudget.of(budget, info, true, microseconds);
     Map<String, ByteBuffer> carry = checkInputs(given);
     ByteBuffer tradeOff = scalar(bounds.tradeOff);
+    runtime.takeKernelMacs();
+    double[] macs = new double[2];
     int exit = 0;
     for (; ; exit++) {
       carry = run(stage(exit), only(stageInputs[exit], carry));
+      add(macs, exit, carry, exit < bounds.maxExit);
       if (exit == bounds.maxExit || score(exit, carry, tradeOff) > 0) {
         break;
       }
     }
     float[] scores = floats(carry.get(OUTPUT));
     long latency = System.nanoTime() - started;
-    double[] macs = info.exitMacs();
+    long kernels = runtime.takeKernelMacs();
     return new Prediction(Collections.singletonMap(OUTPUT, scores), OUTPUT, label(scores), exit, latency,
-        macs.length == 0 ? Double.NaN : macs[exit]);
+        macs[0] + (kernels >= 0 ? kernels : macs[1]));
+  }
+
+  /** Adds what a stage and its policy executed: builtin operators, and the package's ops in full. */
+  private void add(double[] macs, int stage, Map<String, ByteBuffer> outputs, boolean decides) {
+    if (info.stageMacs().length == 0) {
+      macs[0] = Double.NaN;
+      return;
+    }
+    double[] known = info.stageMacs()[stage];
+    float[] ran = info.stageHasBranches(stage) && outputs.containsKey(MACS) ? floats(outputs.get(MACS)) : null;
+    macs[0] += (ran == null ? known[0] : ran[0]) + (decides ? known[2] : 0);
+    macs[1] += ran == null ? known[1] : ran[1];
   }
 
   private float score(int exit, Map<String, ByteBuffer> stageOutputs, ByteBuffer tradeOff) {

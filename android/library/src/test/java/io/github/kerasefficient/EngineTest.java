@@ -20,7 +20,8 @@ import org.junit.Test;
 /** The loops over stages and over one signature, with a runtime whose every step is known. */
 public class EngineTest {
   private static final String STAGED = "{\"staged\": true, \"labels\": [\"a\", \"b\"], \"exits\": [{\"macs\": 100}, "
-      + "{\"macs\": 250}, {\"macs\": 400}]";
+      + "{\"macs\": 250}, {\"macs\": 400}], \"stages\": [{\"macs\": {\"builtin\": 70, \"ops\": 30}, \"policy_macs\": 5}, "
+      + "{\"macs\": {\"builtin\": 150, \"ops\": 0}, \"policy_macs\": 6}, {\"macs\": {\"builtin\": 100, \"ops\": 50}}]";
   private static final String TRADE_OFF = ", \"trade_off\": {\"min\": 0, \"max\": 1, \"default\": 0.5}";
 
   private static String[] names(String... names) {
@@ -69,7 +70,7 @@ public class EngineTest {
     // logits after stage k: x + k + 1; the score of exit k: x + 1 + 2 k - 3 = x + 2 k - 2
     float[] inputs = {2.5f, 2, 0.5f, 0, -5};
     int[] exits = {0, 1, 1, 2, 2};
-    double[] macs = {100, 250, 400};
+    double[] macs = {70 + 30 + 5, 70 + 30 + 5 + 150 + 6, 70 + 30 + 5 + 150 + 6 + 100 + 50};
     for (int i = 0; i < inputs.length; i++) {
       FakeRuntime fake = stages(false);
       Prediction prediction = predict(Engine.open(ModelInfo.parse(STAGED + "}"), fake), Budget.none(), inputs[i], 7);
@@ -94,9 +95,29 @@ public class EngineTest {
       assertEquals("stage_" + cap, fake.ran.get(fake.ran.size() - 1));
       assertEquals(2 * cap + 1, fake.ran.size());
     }
+  }
+
+  @Test
+  public void deadlinesCapTheStages() {
+    Engine engine = Engine.open(ModelInfo.parse(STAGED + "}"), stages(false));
+    Prediction prediction = predict(engine, Budget.none().withDeadlineMacs(399), -5, 0);
+    assertEquals(1, prediction.exitIndex());
+    assertEquals(70 + 30 + 5 + 150, prediction.executedMacs(), 0); // the second policy was not asked
+  }
+
+  @Test
+  public void stagesCountWhatRan() {
     FakeRuntime fake = stages(false);
-    Engine engine = Engine.open(ModelInfo.parse(STAGED + "}"), fake);
-    assertEquals(1, predict(engine, Budget.none().withDeadlineMacs(399), -5, 0).exitIndex());
+    fake.with("stage_0", names("image:2"), names("output:2", "features:2", "summary:1", "macs:2"), given -> {
+      fake.kernelMacs += 7;
+      return map("output", of(0, 0), "features", of(0, 0), "summary", of(1), "macs", of(20, 30));
+    });
+    fake.kernelMacs = 0;
+    String branches = STAGED.replace("\"policy_macs\": 5", "\"policy_macs\": 5, \"branches\": true") + "}";
+    Engine engine = Engine.open(ModelInfo.parse(branches), fake);
+    assertEquals(20 + 7, predict(engine, Budget.none().withMaxExit(0), 1, 1).executedMacs(), 0);
+    Engine unknown = Engine.open(ModelInfo.parse(STAGED.substring(0, STAGED.indexOf(", \"stages")) + "}"), stages(false));
+    assertTrue(Double.isNaN(predict(unknown, Budget.none(), 9, 1).executedMacs()));
   }
 
   @Test
@@ -144,8 +165,10 @@ public class EngineTest {
     assertRefused(() -> Engine.open(ModelInfo.parse(STAGED + "}"), typed), "Expected FLOAT32 for tensor `output`", "INT8");
   }
 
-  private static final String SINGLE = "{\"branches\": true, \"macs\": {\"builtin\": 70, \"ops\": 30}, \"exits\": "
+  private static final String SINGLE = "{\"branches\": true, \"budget_inputs\": true, \"macs\": {\"builtin\": 70, \"ops\": 30}, \"exits\": "
       + "[{\"macs\": 40}, {\"macs\": 100}]";
+
+  private static final String ALONE = SINGLE.replace("\"budget_inputs\": true, ", "") + "}";
 
   private static FakeRuntime single(boolean budget) {
     String[] inputs = budget ? names("x:2", "max_exit:1:INT32", "trade_off:1") : names("x:2");
@@ -176,7 +199,7 @@ public class EngineTest {
   @Test
   public void whatKernelsCountedBeforeIsForgotten() {
     FakeRuntime fake = single(false);
-    Engine engine = Engine.open(ModelInfo.parse(SINGLE + "}"), fake);
+    Engine engine = Engine.open(ModelInfo.parse(ALONE), fake);
     FakeRuntime.Function run = fake.functions.get("serving_default");
     fake.functions.put("serving_default", given -> {
       fake.kernelMacs += 11;
@@ -189,7 +212,8 @@ public class EngineTest {
 
   @Test
   public void aFileWithoutBudgetInputsRefusesOne() {
-    Engine engine = Engine.open(ModelInfo.parse(SINGLE + "}"), single(false));
+    assertRefused(() -> Engine.open(ModelInfo.parse(SINGLE + "}"), single(false)), "Expected the input `max_exit`");
+    Engine engine = Engine.open(ModelInfo.parse(ALONE), single(false));
     assertEquals(1, predict(engine, Budget.none(), 3, 2).exitIndex());
     assertRefused(() -> predict(engine, Budget.none().withMaxExit(0), 3, 2), "export it with budget_inputs=True");
     assertRefused(() -> engine.measure(bytes(1, 2), 1), "staged=True");
