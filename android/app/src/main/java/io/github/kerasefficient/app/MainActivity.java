@@ -26,7 +26,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 
 /** The one screen: a picture, what the model says of it, at which exit and how fast, and a slider for the budget. */
-public final class MainActivity extends Activity implements RecognitionPresenter.View {
+public class MainActivity extends Activity implements RecognitionPresenter.View {
   private static final String MODEL = "model.tflite";
   private static final String SAMPLES = "samples";
   private static final int PICK_PICTURE = 1;
@@ -43,7 +43,8 @@ public final class MainActivity extends Activity implements RecognitionPresenter
     scaleChoice = findViewById(R.id.scales);
     slider = findViewById(R.id.budget);
     slider.setMax(BudgetScale.STEPS);
-    background = Executors.newSingleThreadExecutor();
+    slider.setEnabled(false);
+    background = newBackground();
     presenter = new RecognitionPresenter(this, background, screenOf(new Handler(Looper.getMainLooper())));
     listen();
     presenter.load(opening());
@@ -66,7 +67,13 @@ public final class MainActivity extends Activity implements RecognitionPresenter
     }
   }
 
-  private Callable<Recognizer> opening() {
+  /** Where pictures are read and models run, one task after the other. */
+  ExecutorService newBackground() {
+    return Executors.newSingleThreadExecutor();
+  }
+
+  /** How the model is opened, in the background. */
+  Callable<? extends Recognizer> opening() {
     return new Callable<Recognizer>() {
       @Override
       public Recognizer call() throws IOException {
