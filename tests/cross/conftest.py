@@ -43,12 +43,23 @@ def cross() -> ModuleType:
     return native.cross
 
 
+class Libraries(dict[str, pathlib.Path]):
+    """The library by target's name, built when it is first asked for."""
+
+    def __init__(self, cross: ModuleType, folder: pathlib.Path) -> None:
+        super().__init__()
+        self.cross, self.folder = cross, folder
+
+    def __missing__(self, name: str) -> pathlib.Path:
+        assert self.cross.main(["--target", name, "--out", str(self.folder)]) == 0
+        self[name] = self.folder / name / self.cross.LIBRARY
+        return self[name]
+
+
 @pytest.fixture(scope="session")
-def libraries(cross: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
-    """The library for every target, by the target's name."""
-    out = tmp_path_factory.mktemp("libraries")
-    assert cross.main(["--all", "--out", str(out)]) == 0
-    return {name: out / name / cross.LIBRARY for name in cross.TARGETS}
+def libraries(cross: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Libraries:
+    """The cross-built libraries."""
+    return Libraries(cross, tmp_path_factory.mktemp("libraries"))
 
 
 def emulator(architecture: str) -> str:

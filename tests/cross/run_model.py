@@ -1,4 +1,4 @@
-"""Runs models through the delegate with tflite-runtime and numpy alone: what an emulated Python is started with.
+"""Runs models through the delegate with a runtime and numpy alone, on an emulated machine and on this one.
 
     python run_model.py LIBRARY FOLDER
 
@@ -12,7 +12,11 @@ import pathlib
 import sys
 
 import numpy as np
-from tflite_runtime import interpreter as tflite
+
+try:
+    from tflite_runtime import interpreter as tflite
+except ImportError:
+    from ai_edge_litert import interpreter as tflite
 
 
 class Stats(ctypes.Structure):
