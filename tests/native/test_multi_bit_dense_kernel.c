@@ -44,7 +44,8 @@ static void check_shape(KeMultiBitDenseShape shape, int inputs, int batch, KeThr
   for (size_t i = 0; i < bit_bytes; i++) bits[i] = (uint8_t)random_bits(&state);
   for (size_t i = 0; i < vectors; i++) scales[i] = random_float(&state);
   for (int i = 0; i < shape.outputs; i++) bias[i] = random_float(&state);
-  for (int i = 0; i < batch * inputs; i++) x[i] = random_float(&state);
+  /* Magnitudes over many decades, in every other shape. */
+  for (int i = 0; i < batch * inputs; i++) x[i] = random_float(&state) * (inputs % 2 ? 1.0f : powf(10.0f, 8 * random_float(&state)));
 
   const char *error = NULL;
   KeMultiBitDensePlan *plan = ke_multi_bit_dense_create(&shape, bits, scales, bias, &error);
@@ -57,6 +58,10 @@ static void check_shape(KeMultiBitDenseShape shape, int inputs, int batch, KeThr
     CHECK(fabs(y[i] - right) <= 1e-5 * magnitude, "isa %s, outputs %d, inputs %d: y[%d] = %g, expected %g", ke_isa_name(shape.isa),
           shape.outputs, inputs, i, (double)y[i], right);
   }
+  /* A NaN reaches every output of its sample, and none of the next. */
+  x[inputs / 2] = NAN;
+  CHECK(ke_multi_bit_dense_run(plan, batch, inputs, x, y, &parallel) == 0, "run");
+  for (int i = 0; i < batch * shape.outputs; i++) CHECK(isnan(y[i]) == (i < shape.outputs), "y[%d] = %g", i, (double)y[i]);
   CHECK(ke_multi_bit_dense_run(plan, 1, shape.groups * shape.group_size + 1, x, y, &parallel) == -1, "too many inputs");
   CHECK(ke_multi_bit_dense_run(plan, 1, (shape.groups - 1) * shape.group_size, x, y, &parallel) == -1, "too few inputs");
   ke_multi_bit_dense_destroy(plan);
@@ -85,7 +90,8 @@ int main(void) {
   static const struct {
     int inputs, outputs, group_size, bases;
   } shapes[] = {{1, 1, 8, 1},    {8, 16, 8, 1},   {7, 17, 8, 3},    {24, 15, 24, 2}, {25, 64, 24, 1},  {100, 65, 32, 2}, {256, 63, 64, 1},
-                {130, 129, 128, 2}, {40, 48, 40, 4}, {513, 33, 256, 2}, {72, 200, 72, 1}, {600, 1700, 128, 2}};
+                {130, 129, 128, 2}, {40, 48, 40, 4}, {513, 33, 256, 2}, {72, 200, 72, 1}, {600, 1700, 128, 2},
+                {2500, 20, 2048, 1}, {1300, 9, 1304, 2}, {4096, 33, 4096, 1}};
   KeThreadPool *pool = ke_thread_pool_create(3);
   KeIsa isas[KE_MAX_ISAS];
   const int isa_count = ke_cpu_isas(isas);

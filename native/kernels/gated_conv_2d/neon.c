@@ -3,7 +3,11 @@
  * With 32 registers a tile is 3 vectors x 8 pixels: per step 24 multiply-adds for 3 loads of weights and 8 of x. x is
  * loaded as a scalar and multiplied by element, since a load that broadcasts knows no offsets. The 16 registers of a
  * 32-bit ARM hold 2 vectors x 5 pixels. Vectors are so short that PAIRS would serve two open channels at most: there is no
- * such kind. Tested under an emulator, not timed on any processor. */
+ * such kind.
+ *
+ * clang's loop for 3 x 8 has 43 instructions. LLVM's models give 24 cycles for a Cortex-A57 and 8 for an Exynos M5, bound by
+ * the multiply-adds, and 31 for the in-order Cortex-A55, 77 % of its peak. Results were compared under an emulator; nothing
+ * was timed on a processor. */
 #include "cpu.h"
 
 #if defined(KE_NEON_FILES)
@@ -28,7 +32,12 @@ static inline vec_value vec_broadcast(const void *p) {
 static inline vec vec_fma(vec_value x, vec w, vec sum) { return vfmaq_n_f32(sum, w, x); }
 #else
 typedef vec vec_value;
-static inline vec_value vec_broadcast(const void *p) { return vld1q_dup_f32(p); }
+/* The compiler would load into a register of the integer unit, from where it is a long way. */
+static inline vec_value vec_broadcast(const void *p) {
+  vec_value value;
+  __asm__("vld1.32 {%e0[], %f0[]}, [%1]" : "=w"(value) : "r"(p), "m"(*(const float *)p));
+  return value;
+}
 static inline vec vec_fma(vec_value x, vec w, vec sum) { return vmlaq_f32(sum, w, x); }
 #endif
 

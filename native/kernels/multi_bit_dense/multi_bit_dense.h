@@ -3,7 +3,8 @@
  *   y[b, o] = act(bias[o] + sum over groups p and bases i of scales[o, p, i] * sum over k of beta[o, p, i, k] * x[b, p * group_size + k])
  *
  * beta is -1 where the bit is 1 and +1 where it is 0; the first weight of a group is the least significant bit of its first
- * byte. x [batch, inputs] is float32 and stays so: nothing is rounded but by float arithmetic. The last group may reach past
+ * byte. x [batch, inputs] is float32; all paths are as exact as sums of floats (NEON computes in fixed point: a group's
+ * inputs have 21 bits and a sign, relative to the largest of them). The last group may reach past
  * the inputs; what it finds there is 0. */
 #ifndef KE_MULTI_BIT_DENSE_H_
 #define KE_MULTI_BIT_DENSE_H_
