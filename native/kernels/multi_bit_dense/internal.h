@@ -33,6 +33,7 @@ extern const KeMultiBitDensePath ke_multi_bit_dense_reference;
 extern const KeMultiBitDensePath ke_multi_bit_dense_table;
 #if defined(__x86_64__)
 extern const KeMultiBitDensePath ke_multi_bit_dense_avx512;
+extern const KeMultiBitDensePath ke_multi_bit_dense_avx2;
 #elif defined(KE_NEON_FILES)
 extern const KeMultiBitDensePath ke_multi_bit_dense_neon;
 #endif

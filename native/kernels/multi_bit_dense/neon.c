@@ -235,7 +235,7 @@ static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, flo
 const KeMultiBitDensePath ke_multi_bit_dense_neon = {
     .isa = KE_ISA_NEON,
     .lanes = kLanes,
-    .task_macs = 1000000,
+    .task_macs = 400000,
     .weight_bytes = weight_bytes,
     .sample_bytes = sample_bytes,
     .pack = pack,
