@@ -1,6 +1,7 @@
 /* AVX-512 with VNNI: vectors of 16 output channels, four unsigned inputs to a unit, tiles of up to 28 sums. */
 #if defined(__x86_64__)
 
+#include <cpuid.h>
 #include <immintrin.h>
 #include <string.h>
 
@@ -41,8 +42,10 @@ static inline void vec_store_bytes(int8_t *y, vec sum, vec low, vec cap, vec_flo
 
 KE_ALL_TILES(KE_DEFINE_TILE)
 
+/* Asks the processor itself: the compiler's own table of features needs a library that Android has not. */
 static const KeInt8Moves *moves(void) {
-  const int has_bytes = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+  unsigned a, b, c, d;
+  const int has_bytes = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VBMI) && (c & bit_AVX512VBMI2);
   return has_bytes ? &ke_int8_byte_moves : &ke_int8_portable_moves;
 }
 
