@@ -1,4 +1,4 @@
-"""`keras-efficient export`: a saved Keras model as a verified `.tflite` file."""
+"""`keras-efficient export`: a saved Keras model as a verified `.tflite` file, or as a folder for a device."""
 
 import argparse
 import importlib
@@ -17,8 +17,13 @@ def run(options: argparse.Namespace) -> None:
     if options.int8 and options.data is None:
         raise ValueError("--int8 needs --data FILE.npz with real inputs to find the ranges on. Received: no --data")
     data = None if options.data is None else arrays_by_name(options.data)
-    if not out.endswith(".tflite"):
-        raise ValueError(f"Invalid value for --out. Expected a name that ends in .tflite. Received: {out!r}")
+    from keras_efficient.tflite_export.targets.folders import FOLDER_TARGETS
+
+    if not out.endswith(".tflite") and options.target not in FOLDER_TARGETS:
+        raise ValueError(
+            "Invalid value for --out. Expected a name that ends in .tflite, or with --target android or coral a folder "
+            f"or .zip file. Received: {out!r}"
+        )
     for module in options.modules:
         import_module(module)
     model = load_model(str(file))
@@ -31,6 +36,7 @@ def run(options: argparse.Namespace) -> None:
         target=options.target,
         representative_data=data,
         quantize="int8" if options.int8 else None,
+        aar=options.aar,
     )
     print(report)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pathlib
 from typing import Any
 
 from rich.table import Table
@@ -11,17 +12,21 @@ from keras_efficient.cli.files import existing, made_console
 
 def run(options: argparse.Namespace) -> None:
     """Reads the file, prints tables, or JSON with `--json`."""
-    file = existing(options.file, ".tflite")
+    folder = pathlib.Path(options.file)
+    files = sorted(folder.glob("*.tflite")) if folder.is_dir() else [existing(options.file, ".tflite")]
+    if not files:
+        raise FileNotFoundError(f"There is no .tflite file in {options.file!r}. Expected an exported folder.")
     from keras_efficient.cli.contents import describe
 
-    found = describe(file.read_bytes())
+    found = {str(file): describe(file.read_bytes()) for file in files}
     if options.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(found if folder.is_dir() else next(iter(found.values())), indent=2))
         return
     console = made_console()
-    for table in (_overview(str(file), found), _ops(found), _subgraphs(found)):
-        if table.row_count:
-            console.print(table)
+    for name, contents in found.items():
+        for table in (_overview(name, contents), _ops(contents), _subgraphs(contents)):
+            if table.row_count:
+                console.print(table)
 
 
 def _overview(path: str, found: dict[str, Any]) -> Table:

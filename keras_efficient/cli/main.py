@@ -92,14 +92,21 @@ def _add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
         description="Converts a saved Keras model and verifies the file against Keras; writes it whole or not at all.",
     )
     command.add_argument("model", metavar="MODEL.keras", help="saved by model.save")
-    command.add_argument("--out", metavar="FILE.tflite", help="default: the model's name with .tflite")
+    command.add_argument(
+        "--out", metavar="FILE.tflite", help="default: the model's name with .tflite; a folder or .zip with --target"
+    )
     command.add_argument(
         "--import", dest="modules", action="append", default=[], metavar="MODULE", help="module with custom layers"
     )
     command.add_argument(
         "--ops", choices=("composite", "custom", "builtin"), help="form of the ops (default: composite)"
     )
-    command.add_argument("--target", choices=("linux", "android", "coral"), help="chooses --ops for a device")
+    command.add_argument(
+        "--target",
+        choices=("linux", "android", "coral"),
+        help="chooses --ops for a device; where --out is a folder or .zip, what belongs beside the model, too",
+    )
+    command.add_argument("--aar", metavar="FILE.aar", help="the Android library for an Android folder")
     command.add_argument("--int8", action="store_true", help="int8 weights and activations; needs --data")
     command.add_argument(
         "--data", metavar="FILE.npz", help="real inputs: one array per input of the model (or one array for one input)"
@@ -109,7 +116,9 @@ def _add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _add_inspect(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser(
-        "inspect", help="what is in a .tflite file", description="Ops, subgraphs, exits, MACs, metadata and sizes."
+        "inspect",
+        help="what is in a .tflite file",
+        description="Ops, subgraphs, exits, MACs, metadata and sizes, of a file or of all in an exported folder.",
     )
     command.add_argument("file", metavar="FILE.tflite")
     command.add_argument("--json", action="store_true", help="one JSON object instead of tables")

@@ -4,10 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow", reason="the converter needs the extra tflite")
+pytest.importorskip("tensorflow", reason="the converter needs the extra tflite")
 pytest.importorskip("ai_edge_litert", reason="the exporter needs the extra tflite")
 if keras.backend.backend() != "tensorflow":
     pytest.skip("these tests convert in this process, which needs the TensorFlow backend", allow_module_level=True)
+
+import tensorflow as tf
+
+from keras_efficient import layers, models, policies, tflite_export
 
 IMAGE = (1, 8, 8, 4)
 
@@ -59,3 +63,61 @@ def clean():
         return tf.nn.softmax(tf.matmul(tf.reduce_mean(x, [1, 2]), weights(8, 10)))
 
     return convert(network)
+
+
+SHAPE = (8, 8, 1)
+
+
+def network(gate=None):
+    """Convolutions, two exits, a gated convolution (with or without its gate) and a multi-bit head."""
+    image = keras.Input(SHAPE, name="image")
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = layers.EarlyExit(10)(x)
+    h = layers.GatedConv2D(8, 3, padding="same", activation="relu", gate=gate, batch_normalization=True)(x)
+    x = keras.layers.ReLU()(keras.layers.Add()([x, keras.layers.Conv2D(8, 3, padding="same")(h)]))
+    x = layers.EarlyExit(10, pool="average_max")(x)
+    x = keras.layers.Conv2D(16, 3, padding="same", activation="swish")(x)
+    x = keras.layers.Flatten()(keras.layers.MaxPooling2D()(x))
+    return models.MultiExit.from_model(keras.Model(image, layers.MultiBitDense(10)(x)))
+
+
+@pytest.fixture(scope="session")
+def images():
+    return np.random.default_rng(0).normal(size=(128, *SHAPE)).astype("float32")
+
+
+@pytest.fixture(scope="session")
+def exits(images):
+    """The network with a policy under which every exit is taken."""
+    keras.utils.set_random_seed(1)
+    model = network()
+    for unit in (*model.exits, model.stages[-1]):
+        for weight in unit.trainable_weights:
+            weight.assign(weight * 4.0)  # logits that differ enough for sure exits
+    confidence = keras.ops.convert_to_numpy(
+        keras.ops.max(keras.ops.softmax(model.predict_all(images, verbose=0)["exit_1"]), -1)
+    )
+    model.policy = policies.ThresholdPolicy(threshold=float(np.quantile(confidence, 0.6)))
+    return model
+
+
+@pytest.fixture(scope="session")
+def gated():
+    return network("relu1")
+
+
+@pytest.fixture(scope="session")
+def coral(exits, images, tmp_path_factory):
+    """`(folder, report)` of the network for Coral."""
+    folder = tmp_path_factory.mktemp("coral") / "network"
+    labels = [f"class {i}" for i in range(10)]
+    report = tflite_export.export(
+        exits,
+        folder,
+        target="coral",
+        representative_data=images,
+        labels=labels,
+        normalization={"mean": 128.0, "std": 64.0},
+    )
+    return folder, report
