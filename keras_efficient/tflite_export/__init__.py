@@ -6,7 +6,14 @@ from keras_efficient.tflite_export.measuring import measure_stages
 from keras_efficient.tflite_export.report import ExportReport
 from keras_efficient.tflite_export.runner import Result, Runner, delegate_path
 from keras_efficient.tflite_export.staged_runner import StagedRunner
-from keras_efficient.tflite_export.targets import CoralReport, CoralRunner, FolderReport, coral_check, load_coral
+from keras_efficient.tflite_export.targets import (
+    CoralReport,
+    CoralRunner,
+    FolderReport,
+    coral_check,
+    load_coral,
+    quantization_aware,
+)
 
 __all__ = [
     "CoralReport",
@@ -20,6 +27,7 @@ __all__ = [
     "delegate_path",
     "export",
     "load",
-    "measure_stages",
     "load_coral",
+    "measure_stages",
+    "quantization_aware",
 ]
