@@ -109,7 +109,8 @@ def link_android(
     """Links a library for Android that needs its system libraries only."""
     library = folder / name
     flags = [part for flag in LINK_FLAGS for part in flag.split(",")]
-    flags += ["-z", f"max-page-size={target.page_size}", "--hash-style=both", "--as-needed", "--exclude-libs=ALL"]
+    flags += [f"-zmax-page-size={target.page_size}", f"-zcommon-page-size={target.page_size}", "--hash-style=both"]
+    flags += ["--as-needed", "--exclude-libs=ALL"]
     flags += ["--fix-cortex-a53-843419"] if target.architecture == "aarch64" else []
     command = [*zig, "ld.lld", "-m", EMULATION[target.architecture], "-shared", "--soname", name, *flags]
     command += ["--version-script", str(version_script(folder, exports)), *objects]

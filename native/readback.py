@@ -43,6 +43,7 @@ class Library:
         undefined: What it expects of other libraries.
         versions: The symbol versions that it expects, by library.
         alignments: Of its loaded segments.
+        relro_ends: Where the segments end that become read-only once the library is loaded.
         writable_code: Whether a segment may be written and executed, the stack included.
         segments: The kinds of its segments.
         hard_float: Whether calls pass floating-point numbers in registers of their own; of 32-bit arm only.
@@ -57,6 +58,7 @@ class Library:
     undefined: set[str]
     versions: dict[str, set[str]]
     alignments: list[int]
+    relro_ends: list[int]
     writable_code: bool
     segments: set[str]
     hard_float: bool
@@ -99,6 +101,7 @@ def read(path: os.PathLike[str] | str) -> Library:
             undefined={symbol.name for symbol in symbols if symbol["st_shndx"] == "SHN_UNDEF"},
             versions=versions,
             alignments=[segment["p_align"] for segment in loaded],
+            relro_ends=[s["p_vaddr"] + s["p_memsz"] for s in segments if s["p_type"] == "PT_GNU_RELRO"],
             writable_code=any(segment["p_flags"] & both == both for segment in loaded)
             or not stacks
             or any(flags & P_FLAGS.PF_X for flags in stacks),
@@ -122,6 +125,8 @@ def _android_problems(library: Library, target: Target) -> list[str]:
         for alignment in library.alignments
         if alignment % target.page_size
     ]
+    if any(end % target.page_size for end in library.relro_ends):
+        problems.append("becomes read-only up to the middle of a page, which Android rounds up")
     if "PT_TLS" in library.segments:
         problems.append("has thread-local storage, which Android knows since API 29 only")
     return problems

@@ -49,7 +49,7 @@ def link(cross: ModuleType, folder: pathlib.Path, code: str, *flags: str) -> pat
     build.run([*zig, "clang", "-target", ARM64.triple, "-fPIC", "-c", str(source), "-o", str(compiled)])
     stubs = cross.stub_libraries(folder, zig, ARM64)
     command = [*zig, "ld.lld", "-m", "aarch64linux", "-shared", "--soname", cross.LIBRARY, str(compiled), "--as-needed"]
-    build.run([*command, *stubs, "-z", "max-page-size=16384", *flags, "-o", str(library)])
+    build.run([*command, *stubs, "-zmax-page-size=16384", "-zcommon-page-size=16384", *flags, "-o", str(library)])
     return library
 
 
@@ -65,7 +65,8 @@ GOOD = "void tflite_plugin_create_delegate(void) {}\nvoid tflite_plugin_destroy_
         ("void tflite_plugin_create_delegate(void) {}", [], "does not export tflite_plugin_destroy_delegate"),
         (GOOD + "int fork(void); int f(void) { return fork(); }", [], "expects fork of its libraries"),
         (GOOD + "float tanhf(float); float f(float x) { return tanhf(x); }", ["--hash-style=both"], "exports f"),
-        (GOOD, ["-z", "max-page-size=4096"], "has segments aligned to 4096 bytes, not to 16384"),
+        (GOOD, ["-zmax-page-size=4096", "-zcommon-page-size=4096"], "has segments aligned to 4096 bytes, not to 16384"),
+        (GOOD, ["-zcommon-page-size=4096"], "becomes read-only up to the middle of a page, which Android rounds up"),
         (GOOD, ["-z", "execstack"], "has memory that may be written and executed"),
         (GOOD, ["--rpath", "/opt/lib", "--enable-new-dtags"], "has DT_RUNPATH"),
         (GOOD, ["--soname", "libother.so"], f"has the name libother.so, not {build.DEFAULT_OUTPUT.name}"),
