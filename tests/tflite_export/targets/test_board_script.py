@@ -40,8 +40,10 @@ def run(python, *arguments):
     return subprocess.run([python, SCRIPT, *map(str, arguments)], env=environment, capture_output=True, text=True)
 
 
-def test_same_labels_and_exits_as_here(board_python, coral, images, tmp_path):
+def test_same_labels_and_exits_as_here(board_python, coral, images, clear, tmp_path):
+    """Of the images that do not hang on one step of 8 bits, in which kernels of different years may differ."""
     folder, _ = coral
+    images = images[clear]
     np.save(tmp_path / "x.npy", images)
     done = run(board_python, folder, tmp_path / "x.npy", "--json")
     assert done.returncode == 0, done.stderr

@@ -50,14 +50,16 @@ def test_features_are_handed_on_as_they_are(coral):
             assert (given["scale"], given["zero_point"]) == (taken["scale"], taken["zero_point"])
 
 
-def test_labels_and_exits_are_those_of_keras(coral, exits, images):
+def test_labels_and_exits_are_those_of_keras(coral, exits, images, clear):
     folder, report = coral
     logits, taken = exits.predict_exits(images, verbose=0)
     assert len(set(taken)) == 3, "every exit is taken in this test"
     result = tflite_export.load_coral(folder)(images)
     assert report.verified_inputs == 128
-    assert report.exit_mismatches == int(np.sum(result.exit_index != taken)) <= 6
-    assert report.label_mismatches == int(np.sum(result.output.argmax(-1) != logits.argmax(-1))) <= 13
+    assert report.exit_mismatches == int(np.sum(result.exit_index != taken)) <= 16
+    assert report.label_mismatches == int(np.sum(result.output.argmax(-1) != logits.argmax(-1))) <= 24
+    np.testing.assert_array_equal(result.exit_index[clear], taken[clear])
+    np.testing.assert_array_equal(result.output.argmax(-1)[clear], logits.argmax(-1)[clear])
     same = result.exit_index == taken
     # 8 bits over the range of the logits, a few steps behind at most five layers.
     assert np.abs(result.output - logits)[same].max() < 0.06 * np.ptp(logits)
