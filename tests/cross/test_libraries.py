@@ -82,7 +82,7 @@ def test_each_mistake_is_found(
 
 def test_what_android_lacks_does_not_link(cross: ModuleType, tmp_path: pathlib.Path) -> None:
     extra = tmp_path / "extra.c"
-    extra.write_text("int fork(void);\nint f(void);\nint f(void) { return fork(); }\n")
+    extra.write_text("int fork(void);\n__attribute__((constructor)) static void f(void) { fork(); }\n")
     with pytest.raises(build.BuildError, match="undefined symbol: fork"):
         cross.cross_build(ARM64, tmp_path / "out", [extra])
     assert list((tmp_path / "out").iterdir()) == []
