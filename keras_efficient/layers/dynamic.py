@@ -134,14 +134,17 @@ class DynamicLayer(keras.layers.Layer):
             The gates `[B, gates]`, decision and scale in one, and 1 where they are open, else 0, in float32; in
             training with gradients, of the task and of a budget.
         """
-        pooled = ops.mean(x, axis=tuple(range(1, len(x.shape) - 1))) if len(x.shape) > 2 else x
-        values = ops.matmul(pooled, self.gate_kernel) + self.gate_bias
+        values = ops.matmul(self.pool_for_gate(x), self.gate_kernel) + self.gate_bias
         context.record(f"{self.name}/gate", self._gate_macs, ops.ones((1,)) * self._gate_macs)
         if training:
             opened = budget_open(values, self.gate_threshold, self.budget_coefficient)
             return soft_gate(values, self.gate_threshold, self.gate_leak), opened
         gate = hard_gate(values, self.gate_threshold)
         return gate, ops.cast(gate > 0, "float32")
+
+    def pool_for_gate(self, x: Tensor) -> Tensor:
+        """What the gate net reads of `x` `[B, ..., channels]`: the mean of each channel, `[B, channels]`."""
+        return ops.mean(x, axis=tuple(range(1, len(x.shape) - 1))) if len(x.shape) > 2 else x
 
     def spend(self, macs: Tensor) -> None:
         """In training: note and charge for the MACs `[B]` that each input needed, gate net not included.

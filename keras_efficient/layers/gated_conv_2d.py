@@ -63,6 +63,8 @@ class GatedConv2D(DynamicLayer):
     Reference: Xia et al., "Fully Dynamic Inference with Deep Neural Networks", IEEE TETC 2022.
     """
 
+    calls_op = True  # whatever layers it holds, its tensors are those of one op
+
     def __init__(
         self,
         filters: int,

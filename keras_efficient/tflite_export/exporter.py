@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_efficient import _native
-from keras_efficient.tflite_export import flatbuffer, forms, int8, metadata, plans, prune, runtime, verify
+from keras_efficient.tflite_export import flatbuffer, forms, int8, int8_ops, metadata, plans, prune, runtime, verify
 from keras_efficient.tflite_export.precision import in_float32
 from keras_efficient.tflite_export.report import ExportReport
 from keras_efficient.tflite_export.session import Session
@@ -146,6 +146,8 @@ def export(
     traced = trace(model, plan.signatures, whole_ops=form != "builtin", quantizing=quantizing)
     parsed = flatbuffer.parse(traced.content)
     nodes = forms.find_nodes(parsed, traced.instances, traced.layers_of)
+    if quantize:
+        nodes = int8_ops.on_int8(parsed, nodes)
     written = dict(collections.Counter(node.instance.op.name for node in nodes))
     {"composite": forms.to_composite, "custom": forms.to_custom, "builtin": lambda *_: None}[form](parsed, nodes)
     prune.drop_unused(parsed)

@@ -156,8 +156,9 @@ def _reference_function(node: Node) -> Any:
         values = {name: tf.constant(value) for name, value in constants.items()}
         values.update(zip((spec.name for spec in specs), tensors, strict=True))
         for argument in op.weights:
-            if argument.packed and argument.device_permutation is not None:
-                values[argument.name] = tf.transpose(values[argument.name], np.argsort(argument.device_permutation))
+            if argument.packed and argument.device_permutation is not None:  # as floats, or both ways stay in the file
+                as_float = tf.cast(values[argument.name], "float32")
+                values[argument.name] = tf.transpose(as_float, np.argsort(argument.device_permutation))
         with context.calling_ops_with(None):
             y = op.reference(
                 *(values[argument.name] for argument in op.arguments), **dataclasses.asdict(node.instance.attributes)
@@ -185,7 +186,22 @@ def _append_decomposition(model: Any, decompositions: Any, number: int, node: No
             tensor = subgraph.tensors[by_name[argument.name]]
             tensor.buffer = flatbuffer.add_buffer(model, np.ascontiguousarray(stored).tobytes())
             tensor.name = f"{op.name}.{argument.name}".encode()
+            if argument.dtype == "int8":
+                _cast_once(model, subgraph, by_name[argument.name])
             weights.append(by_name[argument.name])
         else:
             weights.append(flatbuffer.add_constant(model, subgraph, f"{op.name}.{argument.name}", stored))
     return index, weights
+
+
+def _cast_once(model: Any, subgraph: Any, index: int) -> None:
+    """Makes an int8 constant's CAST to float32 a DEQUANTIZE of scale 1, which runtimes do once and not in every run."""
+    schema = flatbuffer.schema()
+    quantization = schema.QuantizationParametersT()
+    quantization.scale, quantization.zeroPoint = np.ones(1, "float32"), np.zeros(1, "int64")
+    for operator in subgraph.operators:
+        is_cast = flatbuffer.operator_code(model, operator)[0] == schema.BuiltinOperator.CAST
+        if is_cast and int(operator.inputs[0]) == index:
+            subgraph.tensors[index].quantization = quantization
+            operator.opcodeIndex = flatbuffer.opcode_index(model, schema.BuiltinOperator.DEQUANTIZE, version=2)
+            operator.builtinOptionsType, operator.builtinOptions = 0, None

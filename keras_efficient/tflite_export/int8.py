@@ -29,6 +29,8 @@ FUSED = (keras.layers.BatchNormalization, keras.layers.Activation, keras.layers.
 FUSED_ACTIVATIONS = ("linear", "relu", "relu6")
 BEFORE_ACTIVATION = -1
 """Place among a layer's inputs of what its activation reads."""
+POOLED = -2
+"""Place among a layer's inputs of the means that its gate net reads."""
 SILENT = (keras.layers.InputLayer, keras.layers.Dropout)
 
 
@@ -99,8 +101,13 @@ def calibrated(
             site = sites.get(id(unit))
             return original(place(tensor, None if site is None else site.inputs.get(BEFORE_ACTIVATION)))
 
+        def pool(layer: Any, original: Callable[..., Any], tensor: Tensor) -> Any:
+            site = sites.get(id(layer))
+            return place(original(tensor), None if site is None else site.inputs.get(POOLED))
+
         calls = wrapped_calls([*units(model), *stages(model)], call)
-        with calls, wrapped_summaries(model, summary), wrapped_activations(model, activation):
+        pools = wrapped_pools(model, pool)
+        with calls, wrapped_summaries(model, summary), wrapped_activations(model, activation), pools:
             yield
 
     return quantizing
@@ -149,8 +156,14 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
         return original(tensor)
 
     count = len(next(iter(arrays.values())))
+    def pool(layer: Any, original: Callable[..., Any], tensor: Tensor) -> Any:
+        pooled = original(tensor)
+        sites.setdefault(id(layer), Site({}, {}, {})).inputs.setdefault(POOLED, Range()).widen(pooled)
+        return pooled
+
     calls = wrapped_calls([*units(model), *stages(model)], call)
-    with calls, wrapped_summaries(model, summary), wrapped_activations(model, activation):
+    pools = wrapped_pools(model, pool)
+    with calls, wrapped_summaries(model, summary), wrapped_activations(model, activation), pools:
         for start in range(0, count, BATCH):
             produced.clear()
             tensors = [
@@ -214,6 +227,18 @@ def wrapped_summaries(model: Any, around: Callable[[Any, Callable[..., Any], Ten
                 return around(exit_unit, lambda tensor: original(features, tensor, training), summary)
 
             stack.enter_context(shadowed(exit_unit, "branch_and_summary", run))
+        yield
+
+
+@contextlib.contextmanager
+def wrapped_pools(model: Any, around: Callable[[Any, Callable[..., Any], Tensor], Any]) -> Iterator[None]:
+    """Inside, `around(layer, pool, x)` stands in for what a layer's gate net reads, so that it is pooled in int8."""
+    with contextlib.ExitStack() as stack:
+        for layer in model._flatten_layers(include_self=False):
+            pool = getattr(layer, "pool_for_gate", None)
+            if pool is not None:
+                run = functools.partial(around, layer, pool)
+                stack.enter_context(shadowed(layer, "pool_for_gate", run))
         yield
 
 

@@ -50,7 +50,10 @@ struct KeGatedConv2DInt8Plan {
 
 extern const KeInt8Path ke_gated_conv_2d_int8_scalar;
 #if defined(__x86_64__)
+extern const KeInt8Path ke_gated_conv_2d_int8_avx2;
 extern const KeInt8Path ke_gated_conv_2d_int8_avx512vnni;
+#elif defined(__aarch64__)
+extern const KeInt8Path ke_gated_conv_2d_int8_dotprod;
 #endif
 
 /* The best path that needs no more than `isa`. */

@@ -4,6 +4,9 @@
 static const KeInt8Path *const paths[] = {
 #if defined(__x86_64__)
     &ke_gated_conv_2d_int8_avx512vnni,
+    &ke_gated_conv_2d_int8_avx2,
+#elif defined(__aarch64__)
+    &ke_gated_conv_2d_int8_dotprod,
 #endif
     &ke_gated_conv_2d_int8_scalar,
 };

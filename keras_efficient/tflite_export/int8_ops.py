@@ -1,0 +1,112 @@
+"""Gated convolutions of an int8 file on int8: what stands between DEQUANTIZE and QUANTIZE becomes the int8 op.
+
+The converter knows nothing of our ops and keeps them float32 between the integers that the fake-quant nodes asked for.
+Scales and zero points stand in the file by then, so the op takes the integers themselves, and the conversions that
+nobody needs any more go.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_efficient.ops.gated_conv_2d import gated_conv_2d
+from keras_efficient.ops.gated_conv_2d_int8 import (
+    GatedConv2DInt8Attributes,
+    gated_conv_2d_int8,
+    quantized_bias,
+    quantized_kernel,
+)
+from keras_efficient.tflite_export import flatbuffer
+from keras_efficient.tflite_export.forms import Node
+from keras_efficient.tflite_export.trace import Instance
+
+
+def on_int8(model: Any, nodes: Sequence[Node]) -> list[Node]:
+    """Rewrites the gated convolutions with int8 on both sides; the other nodes come back as they are."""
+    rewritten = [_on_int8(model, node) if node.instance.op is gated_conv_2d else node for node in nodes]
+    for subgraph in {id(node.subgraph): node.subgraph for node in nodes}.values():
+        _drop_idle_conversions(model, subgraph)
+    return rewritten
+
+
+def _on_int8(model: Any, node: Node) -> Node:
+    subgraph, operator = node.subgraph, node.operator
+    x = _before_dequantize(model, subgraph, node.dynamic[0])
+    gates = [_behind(model, subgraph, index) for index in node.dynamic[1:]]
+    readers = [op for op in subgraph.operators if operator.outputs[0] in op.inputs]
+    targets = [int(op.outputs[0]) for op in readers if _is(model, op, "QUANTIZE")]
+    given = operator.outputs[0] in subgraph.outputs
+    if x is None or given or not targets or len(targets) < len(readers):
+        return node
+    source, target = (_quantization(subgraph.tensors[index]) for index in (x, targets[0]))
+    if source is None or target is None or any(_quantization(subgraph.tensors[t]) != target for t in targets):
+        return node
+    kernel, kernel_scale = quantized_kernel(node.weights[0])
+    bias = quantized_bias(node.weights[1], source[0], kernel_scale)
+    attributes = GatedConv2DInt8Attributes(
+        **dataclasses.asdict(node.instance.attributes),
+        input_scale=source[0],
+        input_zero_point=source[1],
+        output_scale=target[0],
+        output_zero_point=target[1],
+    )
+    operator.inputs = [x, *gates]
+    operator.outputs = [targets[0]]
+    operator.opcodeIndex = flatbuffer.opcode_index(model, flatbuffer.CUSTOM, gated_conv_2d_int8.name)
+    _replace(subgraph, targets[1:], targets[0])
+    subgraph.operators = [op for op in subgraph.operators if not any(op is reader for reader in readers)]
+    return Node(subgraph, operator, Instance(gated_conv_2d_int8, attributes), [kernel, kernel_scale, bias])
+
+
+def _is(model: Any, operator: Any, name: str) -> bool:
+    return bool(flatbuffer.operator_code(model, operator)[0] == getattr(flatbuffer.schema().BuiltinOperator, name))
+
+
+def _producer(subgraph: Any, index: int) -> Any:
+    return next((op for op in subgraph.operators if index in op.outputs), None)
+
+
+def _before_dequantize(model: Any, subgraph: Any, index: int) -> int | None:
+    """The int8 tensor whose real values the tensor holds, None where there is none."""
+    producer = _producer(subgraph, index)
+    if producer is None or not _is(model, producer, "DEQUANTIZE"):
+        return None
+    source = int(producer.inputs[0])
+    return source if subgraph.tensors[source].type == flatbuffer.schema().TensorType.INT8 else None
+
+
+def _behind(model: Any, subgraph: Any, index: int) -> int:
+    """A gate's own float tensor, where the file takes it through int8 and back; which channels are shut stays exact."""
+    source = _before_dequantize(model, subgraph, index)
+    producer = None if source is None else _producer(subgraph, source)
+    return int(producer.inputs[0]) if producer is not None and _is(model, producer, "QUANTIZE") else index
+
+
+def _quantization(tensor: Any) -> tuple[float, int] | None:
+    """Scale and zero point of an int8 tensor that has one of each."""
+    found = tensor.quantization
+    if tensor.type != flatbuffer.schema().TensorType.INT8 or found is None or found.scale is None:
+        return None
+    return (float(np.float32(found.scale[0])), int(found.zeroPoint[0])) if len(found.scale) == 1 else None
+
+
+def _replace(subgraph: Any, old: Sequence[int], new: int) -> None:
+    for operator in subgraph.operators:
+        operator.inputs = [new if index in old else int(index) for index in operator.inputs]
+    subgraph.outputs = [new if index in old else int(index) for index in subgraph.outputs]
+
+
+def _drop_idle_conversions(model: Any, subgraph: Any) -> None:
+    """Removes conversions between integers and floats whose result nobody reads."""
+    while True:
+        read = {int(index) for op in subgraph.operators for index in op.inputs} | {int(i) for i in subgraph.outputs}
+        idle = [
+            op
+            for op in subgraph.operators
+            if (_is(model, op, "QUANTIZE") or _is(model, op, "DEQUANTIZE")) and int(op.outputs[0]) not in read
+        ]
+        if not idle:
+            return
+        subgraph.operators = [op for op in subgraph.operators if not any(op is other for other in idle)]
