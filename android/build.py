@@ -4,7 +4,7 @@
 
 Needs a JDK, Maven, aapt, zipalign and apksigner (Debian and Ubuntu:
 `apt-get install default-jdk-headless maven aapt zipalign apksigner`) and, in the Python that runs this, keras-efficient
-with the extra `tflite` and the package `ziglang`. No Android SDK, no NDK, no Gradle. Writes
+with the extras `tflite` and `cross`. No Android SDK, no NDK, no Gradle. Writes
 
     linux/MACHINE/libkeras_efficient.so      for boards and servers
     keras-efficient-VERSION.aar, .pom        the Android library

@@ -59,7 +59,9 @@ def compile_resources(app: App, kit: Toolkit, work: Path) -> Path:
     generated.mkdir(parents=True, exist_ok=True)
     manifest = generated / "AndroidManifest.xml"
     settings = app.settings
-    manifest.write_text(app.manifest.read_text().replace("<manifest", f'<manifest package="{settings.namespace}"', 1))
+    text = app.manifest.read_text().replace("<manifest", f'<manifest package="{settings.namespace}"', 1)
+    # Libraries are loaded from where they lie in the APK.
+    manifest.write_text(text.replace("<application", '<application android:extractNativeLibs="false"', 1))
     output = work / "resources.apk"
     tools.run(
         *("aapt", "package", "-f", "-m", "-J", generated, "-M", manifest, "-S", app.resources, "-A", app.assets),

@@ -1,6 +1,6 @@
 """Trains the model of the app on scikit-learn's digits and writes what the app carries with it.
 
-    python android/app/make_assets.py FOLDER
+    python android/app/make_assets.py FOLDER [EPOCHS]
 
 writes `FOLDER/model.tflite`, staged, with our ops as custom ops, and `FOLDER/samples/*.png`, pictures that the model
 has not seen. It takes about a minute; the digits come with the package.
@@ -98,4 +98,4 @@ def main(folder: str, epochs: int = 20) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1], *map(int, sys.argv[2:3]))

@@ -1,6 +1,7 @@
 package io.github.kerasefficient.app;
 
 import android.app.Activity;
+import android.content.ActivityNotFoundException;
 import android.content.Intent;
 import android.graphics.Bitmap;
 import android.graphics.drawable.BitmapDrawable;
@@ -98,7 +99,11 @@ public class MainActivity extends Activity implements RecognitionPresenter.View 
         Intent intent = new Intent(Intent.ACTION_OPEN_DOCUMENT);
         intent.addCategory(Intent.CATEGORY_OPENABLE);
         intent.setType("image/*");
-        startActivityForResult(intent, PICK_PICTURE);
+        try {
+          startActivityForResult(intent, PICK_PICTURE);
+        } catch (ActivityNotFoundException error) {
+          showError(getString(R.string.no_picker));
+        }
       }
     });
     CheckBox invert = findViewById(R.id.invert);

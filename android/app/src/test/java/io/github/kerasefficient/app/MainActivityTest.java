@@ -144,6 +144,14 @@ public final class MainActivityTest {
   }
 
   @Test
+  public void aDeviceWithoutPickerIsSaid() {
+    start();
+    shadowOf(screen.getApplication()).checkActivities(true);
+    screen.findViewById(R.id.pick).performClick();
+    assertEquals(screen.getString(R.string.no_picker), text(R.id.label));
+  }
+
+  @Test
   public void whatIsNoPictureIsSaid() {
     ShadowBitmapFactory.setAllowInvalidImageData(false);
     start();
