@@ -28,12 +28,15 @@ ROOT = LIBRARY.parents[1]
 sys.path[:0] = [str(path) for path in (LIBRARY.parent, ROOT) if str(path) not in sys.path]
 
 from apk import maven, tools, zips  # noqa: E402
+
 from native import build, cross  # noqa: E402
 from native.targets import ANDROID_API, TARGETS  # noqa: E402
 
 PACKAGE = "io.github.kerasefficient"
 ARTIFACT = "keras-efficient"
 BINDING = LIBRARY / "src/main/cpp/keras_efficient_jni.c"
+MACHINES = {"EM_ARM": 40, "EM_X86_64": 62, "EM_AARCH64": 183}
+JAVA_8 = 52  # class file version
 ABIS = {target.abi: target for target in TARGETS.values() if target.android}
 MANIFEST = f"""<?xml version="1.0" encoding="utf-8"?>
 <manifest xmlns:android="http://schemas.android.com/apk/res/android"
@@ -70,22 +73,26 @@ def version() -> str:
     return config["metadata"]["version"]
 
 
-def class_path(work: Path, scope: str = "compile") -> list[Path]:
-    """Jars of what a scope of `pom.xml` needs; those inside AARs are unpacked into `work`.
+def class_path(work: Path) -> list[Path]:
+    """Jars of what `pom.xml` says the library is compiled against; see `unpacked`.
 
     Raises:
         BuildError: If Maven is missing or cannot find something.
     """
+    return unpacked(maven.files(LIBRARY / "pom.xml", "compile"), work)
+
+
+def unpacked(files: Sequence[Path], work: Path) -> list[Path]:
+    """Jars among Maven's files; those inside AARs are unpacked into `work`."""
+    work.mkdir(parents=True, exist_ok=True)
     jars = []
-    for file in maven.files(LIBRARY / "pom.xml", scope):
+    for file in files:
         if file.suffix != ".aar":
             jars.append(file)
             continue
-        jar = work / f"{file.stem}.jar"
-        jar.parent.mkdir(parents=True, exist_ok=True)
+        jars.append(work / f"{file.stem}.jar")
         with zipfile.ZipFile(file) as archive:
-            jar.write_bytes(archive.read("classes.jar"))
-        jars.append(jar)
+            jars[-1].write_bytes(archive.read("classes.jar"))
     return jars
 
 
@@ -142,10 +149,7 @@ def check(aar: Path, abis: Sequence[str] = tuple(ABIS)) -> None:
     Raises:
         BuildError: One sentence on what is wrong with it.
     """
-    try:
-        entries = zips.checked_entries(aar)
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise tools.BuildError(f"{aar} cannot be read: {error}") from error
+    entries = _entries(aar, aar)
     libraries = {f"jni/{abi}/{cross.LIBRARY}" for abi in abis}
     expected = {"AndroidManifest.xml", "LICENSE", "R.txt", "classes.jar", "proguard.txt", *libraries}
     if set(entries) != expected:
@@ -153,13 +157,13 @@ def check(aar: Path, abis: Sequence[str] = tuple(ABIS)) -> None:
     for abi in abis:
         header = entries[f"jni/{abi}/{cross.LIBRARY}"][:20]
         target = ABIS[abi]
-        wanted = (b"\x7fELF", 1 if target.bits == 32 else 2, MACHINES[target.elf_machine])
-        if (header[:4], header[4], int.from_bytes(header[18:20], "little")) != wanted:
+        identity = b"\x7fELF" + bytes([1 if target.bits == 32 else 2])
+        if header[:5] != identity or int.from_bytes(header[18:20], "little") != MACHINES[target.elf_machine]:
             raise tools.BuildError(f"Expected a library for {abi} in {aar}. Received: one that begins with {header!r}")
     with tempfile.TemporaryDirectory() as folder:
         jar = Path(folder) / "classes.jar"
         jar.write_bytes(entries["classes.jar"])
-        classes = zips.checked_entries(jar)
+        classes = _entries(jar, aar)
     compiled = {name for name in classes if "$" not in name}
     sources = (LIBRARY / "src/main/java").rglob("*.java")
     named = {file.relative_to(LIBRARY / "src/main/java").with_suffix(".class").as_posix() for file in sources}
@@ -170,8 +174,12 @@ def check(aar: Path, abis: Sequence[str] = tuple(ABIS)) -> None:
             raise tools.BuildError(f"Expected class files of Java 8 in {aar}. Received: {name} with {content[:8]!r}")
 
 
-MACHINES = {"EM_ARM": 40, "EM_X86_64": 62, "EM_AARCH64": 183}
-JAVA_8 = 52
+def _entries(archive: Path, aar: Path) -> dict[str, bytes]:
+    """The entries of an AAR or of an archive inside it."""
+    try:
+        return zips.checked_entries(archive)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise tools.BuildError(f"{archive.name} of {aar} cannot be read: {error}") from error
 
 
 def build_aar(out: Path, abis: Sequence[str] = tuple(ABIS)) -> Path:
@@ -188,7 +196,12 @@ def build_aar(out: Path, abis: Sequence[str] = tuple(ABIS)) -> Path:
         libraries = native_libraries(out / "jni", abis)
         aar = pack(out / f"{ARTIFACT}-{version()}.aar", work / "classes", libraries)
     check(aar, abis)
-    names = {"package": PACKAGE, "artifact": ARTIFACT, "version": version(), "tensorflow_lite": tensorflow_lite_version()}
+    names = {
+        "package": PACKAGE,
+        "artifact": ARTIFACT,
+        "version": version(),
+        "tensorflow_lite": tensorflow_lite_version(),
+    }
     aar.with_suffix(".pom").write_text(POM.format(**names))
     return aar
 
@@ -203,7 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build/android", help="the folder to write to")
-    parser.add_argument("--abi", action="append", choices=sorted(ABIS), help="an ABI; may be given again; all by default")
+    parser.add_argument(
+        "--abi", action="append", choices=sorted(ABIS), help="an ABI; may be given again; all by default"
+    )
     options = parser.parse_args(arguments)
     try:
         aar = build_aar(options.out, options.abi or tuple(ABIS))

@@ -1,8 +1,8 @@
 """TensorFlow Lite's library for Android x86-64, made loadable in a Java virtual machine on Linux x86-64.
 
-There is no TensorFlow Lite of the versions in use for Java on Linux. Android's differs in its C library alone: `bionic.c`
-fills in the few functions that glibc lacks, and symbol versions, which name bionic, are taken out of the file. What runs in the
-tests is then the very code that runs on a phone or emulator.
+There is no TensorFlow Lite of the versions in use for Java on Linux. Android's differs in its C library alone:
+`bionic.c` fills in the few functions that glibc lacks, and symbol versions, which name bionic, are taken out of the
+file. What runs in the tests is then the very code that runs on a phone or emulator.
 """
 
 from __future__ import annotations
@@ -33,7 +33,16 @@ def prepare(aar: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _compile(library: pathlib.Path) -> pathlib.Path:
     source = [str(HERE / "bionic.c")] if library.name == "libc.so" else ["-xc", "/dev/null"]
-    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{library.name}", "-Wl,--no-as-needed"]
+    flags = [
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f"-Wl,-soname,{library.name}",
+        "-Wl,--no-as-needed",
+    ]
     subprocess.run(["cc", *flags, *source, "-xnone", "-lm", "-ldl", "-o", str(library)], check=True)
     return library
 

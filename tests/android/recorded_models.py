@@ -1,6 +1,6 @@
 """Files of small dynamic networks, and what the Python runners make of them: what Java has to reproduce.
 
-python recorded_models.py FOLDER writes them with `cases.json`: inputs, budgets, outputs, exits and multiply-adds by file.
+python recorded_models.py FOLDER writes them with `cases.json`: inputs, budgets, outputs, exits and multiply-adds.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _with_op_version(content: bytes, version: int) -> bytes:
 
     parsed = flatbuffer.parse(content)
     entries = metadata.read(parsed)
-    entries["ops"] = {name: version for name in entries["ops"]}
+    entries["ops"] = dict.fromkeys(entries["ops"], version)
     flatbuffer.set_metadata(parsed, metadata.NAME, json.dumps(entries).encode())
     return flatbuffer.serialize(parsed)
 

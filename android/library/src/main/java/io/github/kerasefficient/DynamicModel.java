@@ -160,9 +160,9 @@ public final class DynamicModel implements AutoCloseable {
 
   /**
    * Measures what each exit costs on this device and takes deadlines in microseconds by that from now on. Every stage
-   * runs {@code repetitions} times; the medians count.
+   * and its policy run {@code repetitions} times, after a few that do not count; the medians do.
    *
-   * @return microseconds up to each exit.
+   * @return microseconds up to each exit, its policy included.
    * @throws IllegalArgumentException if the model is not staged, or there is no repetition.
    * @throws IllegalStateException after {@link #close()}, or if the runtime fails.
    */

@@ -12,6 +12,7 @@ import org.tensorflow.lite.Tensor;
 final class TensorFlowLiteRuntime implements SignatureRuntime {
   private final Interpreter interpreter;
   private final KerasEfficientDelegate delegate;
+  private final Map<String, Map<String, Tensor>> outputTensors = new HashMap<>();
 
   private TensorFlowLiteRuntime(Interpreter interpreter, KerasEfficientDelegate delegate) {
     this.interpreter = interpreter;
@@ -69,26 +70,36 @@ final class TensorFlowLiteRuntime implements SignatureRuntime {
   @Override
   public Map<String, Spec> outputs(String signature) {
     Map<String, Spec> specs = new LinkedHashMap<>();
-    for (String name : interpreter.getSignatureOutputs(signature)) {
-      specs.put(name, spec(interpreter.getOutputTensorFromSignature(name, signature)));
+    for (Map.Entry<String, Tensor> output : outputTensors(signature).entrySet()) {
+      specs.put(output.getKey(), spec(output.getValue()));
     }
     return specs;
   }
 
   @Override
   public Map<String, ByteBuffer> run(String signature, Map<String, ByteBuffer> inputs) {
-    Map<String, Object> unread = new HashMap<>();
-    String[] names = interpreter.getSignatureOutputs(signature);
-    for (String name : names) {
-      unread.put(name, null); // not copied: read from the tensor below, whatever size it came to have
-    }
-    interpreter.runSignature(new HashMap<String, Object>(inputs), unread, signature);
+    interpreter.runSignature(new HashMap<String, Object>(inputs), new HashMap<String, Object>(), signature);
     Map<String, ByteBuffer> outputs = new HashMap<>();
-    for (String name : names) {
-      ByteBuffer buffer = interpreter.getOutputTensorFromSignature(name, signature).asReadOnlyBuffer();
-      outputs.put(name, buffer.order(ByteOrder.nativeOrder()));
+    for (Map.Entry<String, Tensor> output : outputTensors(signature).entrySet()) {
+      outputs.put(output.getKey(), output.getValue().asReadOnlyBuffer().order(ByteOrder.nativeOrder()));
     }
     return outputs;
+  }
+
+  /**
+   * The tensors of a signature's outputs, asked for once: the runtime allocates a handle whenever it is asked for a
+   * tensor of a signature, and never frees it. What they hold, and of what size, is read anew after every run.
+   */
+  private Map<String, Tensor> outputTensors(String signature) {
+    Map<String, Tensor> tensors = outputTensors.get(signature);
+    if (tensors == null) {
+      tensors = new LinkedHashMap<>();
+      for (String name : interpreter.getSignatureOutputs(signature)) {
+        tensors.put(name, interpreter.getOutputTensorFromSignature(name, signature));
+      }
+      outputTensors.put(signature, tensors);
+    }
+    return tensors;
   }
 
   @Override

@@ -14,16 +14,26 @@ final class Host {
 
   private Host() {}
 
+  /** A property that tests/android sets. Without it the test is skipped, or fails where nothing may be skipped. */
+  static String need(String property) {
+    String value = System.getProperty(property);
+    if (value == null && Boolean.getBoolean("tests.strict")) {
+      throw new AssertionError("needs -D" + property);
+    }
+    Assume.assumeNotNull(value);
+    return value;
+  }
+
   /** Skips the test unless the native library of this package is there. */
   static void needsLibrary() {
-    Assume.assumeNotNull(System.getProperty(NativeLibrary.PATH_PROPERTY));
+    need(NativeLibrary.PATH_PROPERTY);
     needsSystem();
   }
 
   /** Skips the test unless an interpreter runs here, see tests/android/android_runtime.py. */
   static void needsRuntime() {
     needsLibrary();
-    Assume.assumeNotNull(System.getProperty("tests.system"));
+    need("tests.system");
   }
 
   /** Android's system libraries must be there, by their names, before a library for Android is loaded. */
@@ -39,9 +49,7 @@ final class Host {
 
   /** One of the files that the Python side wrote. */
   static File model(String name) {
-    String folder = System.getProperty("tests.models");
-    Assume.assumeNotNull(folder);
-    return new File(folder, name);
+    return new File(need("tests.models"), name);
   }
 
   static byte[] bytes(File file) throws IOException {
@@ -59,12 +67,20 @@ final class Host {
     return new String(bytes(file), StandardCharsets.UTF_8);
   }
 
-  /** Kilobytes of this process in memory, after a collection that also lets go of mapped files. */
+  /** Kilobytes of this process in memory, once collections free no more; mapped files go some time after theirs. */
   static long residentKilobytes() throws IOException, InterruptedException {
-    for (int i = 0; i < 3; i++) {
+    long lowest = Long.MAX_VALUE;
+    for (int quiet = 0, rounds = 0; quiet < 5 && rounds < 100; rounds++) {
       System.gc();
-      Thread.sleep(100);
+      Thread.sleep(50);
+      long now = residentKilobytesNow();
+      quiet = now < lowest ? 0 : quiet + 1;
+      lowest = Math.min(lowest, now);
     }
+    return lowest;
+  }
+
+  private static long residentKilobytesNow() throws IOException {
     for (String line : text(new File("/proc/self/status")).split("\n")) {
       if (line.startsWith("VmRSS:")) {
         return Long.parseLong(line.replaceAll("[^0-9]", ""));

@@ -3,7 +3,6 @@ package io.github.kerasefficient;
 import static org.junit.Assert.assertTrue;
 import static org.junit.Assert.fail;
 
-import org.junit.Assume;
 import org.junit.Before;
 import org.junit.Test;
 
@@ -13,8 +12,7 @@ public class LibraryMissingTest {
 
   @Before
   public void needsNoLibrary() {
-    expected = System.getProperty("tests.failure");
-    Assume.assumeNotNull(expected);
+    expected = Host.need("tests.failure");
   }
 
   @Test

@@ -133,26 +133,32 @@ public class RecordedModelsTest {
 
   @Test
   public void aThousandTimesWithoutALeak() throws Exception {
-    for (String name : new String[] {"gated.tflite", "gated_staged.tflite"}) {
-      List<Case> list = cases.get(name);
-      File file = Host.model(name);
-      int[] next = {0};
-      long growth = Host.growthOfThousand(() -> {
-        try (DynamicModel model = DynamicModel.open(file)) {
-          list.get(next[0]++ % list.size()).check(model);
-        }
-      });
-      assertTrue(name + " grew by " + growth + " KB", growth < 16 * 1024);
-    }
+    assertGrowsLess("gated.tflite", 4 * 1024);
+    // The runtime keeps 96 bytes whenever it is asked for a tensor of a signature that is not the file's first.
+    assertGrowsLess("gated_staged.tflite", 16 * 1024);
+  }
+
+  private void assertGrowsLess(String name, long kilobytes) throws Exception {
+    List<Case> list = cases.get(name);
+    File file = Host.model(name);
+    int[] next = {0};
+    long growth = Host.growthOfThousand(() -> {
+      try (DynamicModel model = DynamicModel.open(file)) {
+        list.get(next[0]++ % list.size()).check(model);
+      }
+    });
+    assertTrue(name + " grew by " + growth + " KB", growth < kilobytes);
   }
 
   @Test
   public void aThousandRequestsWithoutALeak() throws Exception {
-    List<Case> list = cases.get("trade_off_staged.tflite");
-    int[] next = {0};
-    try (DynamicModel model = DynamicModel.open(Host.model("trade_off_staged.tflite"))) {
-      long growth = Host.growthOfThousand(() -> list.get(next[0]++ % list.size()).check(model));
-      assertTrue("grew by " + growth + " KB", growth < 6 * 1024);
+    for (String name : new String[] {"trade_off.tflite", "trade_off_staged.tflite"}) {
+      List<Case> list = cases.get(name);
+      int[] next = {0};
+      try (DynamicModel model = DynamicModel.open(Host.model(name))) {
+        long growth = Host.growthOfThousand(() -> list.get(next[0]++ % list.size()).check(model));
+        assertTrue(name + " grew by " + growth + " KB", growth < 4 * 1024);
+      }
     }
   }
 
@@ -175,18 +181,17 @@ public class RecordedModelsTest {
   public void fourThreadsShareAModelAndCloseIt() throws Exception {
     List<Case> list = cases.get("gated_staged.tflite");
     for (int i = 0; i < 20; i++) {
-      try (DynamicModel model = DynamicModel.open(Host.model("gated_staged.tflite"))) {
-        Host.inFourThreads(() -> {
-          for (Case one : list) {
-            try {
-              one.check(model);
-            } catch (IllegalStateException error) {
-              assertEquals("The model is closed.", error.getMessage());
-            }
+      DynamicModel model = DynamicModel.open(Host.model("gated_staged.tflite"));
+      Host.inFourThreads(() -> {
+        for (Case one : list) {
+          try {
+            one.check(model);
+          } catch (IllegalStateException error) {
+            assertEquals("The model is closed.", error.getMessage());
           }
-          model.close();
-        });
-      }
+        }
+        model.close();
+      });
     }
   }
 
@@ -215,7 +220,6 @@ public class RecordedModelsTest {
   @Test
   public void filesThatCannotRunAreRefused() throws IOException {
     assertRefused("newer_metadata.tflite", "does not match this model. Expected ke.", "Received: version 99, written by");
-    assertRefused("newer_op.tflite", "The runtime cannot run this file");
     assertRefused("composite.tflite", "needs LiteRT, or TensorFlow Lite 2.18.1 or newer", "builtin_code out of range: 206");
     assertThrows(IllegalArgumentException.class, () -> DynamicModel.open(ByteBuffer.allocate(100)), "Expected a .tflite file");
     byte[] cut = Arrays.copyOf(Host.bytes(Host.model("gated.tflite")), 9000);
@@ -240,6 +244,18 @@ public class RecordedModelsTest {
           throw new AssertionError(error);
         }
       }, word);
+    }
+  }
+
+  @Test
+  public void anOpNewerThanTheLibraryIsRefusedByTheDelegate() {
+    File file = Host.model("newer_op.tflite");
+    try (KerasEfficientDelegate delegate = new KerasEfficientDelegate()) {
+      assertThrows(IllegalStateException.class, () -> {
+        try (Interpreter interpreter = new Interpreter(file, new Interpreter.Options().addDelegate(delegate))) {
+          interpreter.allocateTensors();
+        }
+      }, "Received: 99");
     }
   }
 
@@ -275,6 +291,7 @@ public class RecordedModelsTest {
   }
 
   @Test
+  @SuppressWarnings("try") // closed inside
   public void aDelegateClosedTooEarlyDoesNoHarm() {
     KerasEfficientDelegate delegate = new KerasEfficientDelegate(new KerasEfficientDelegate.Options().setStats(true));
     Case one = cases.get("gated.tflite").get(0);

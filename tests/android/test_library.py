@@ -1,0 +1,108 @@
+"""The Java library in a virtual machine on this machine, its JUnit tests class by class."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+PACKAGE = "io.github.kerasefficient"
+LIBRARY_PROPERTY = f"{PACKAGE}.library"
+
+
+def passed(said):
+    """How many tests JUnit ran, none of them failing."""
+    found = re.search(r"^OK \((\d+) tests?\)$", said, re.MULTILINE)
+    assert found, said[-4000:]
+    return int(found[1])
+
+
+def unchecked_calls(said):
+    """Warnings of -Xcheck:jni about functions of ours; TensorFlow Lite's own are left to it."""
+    blocks = re.findall(r"WARNING in native method[^\n]*\n\s*at ([^\n]*)", said)
+    return [place for place in blocks if place.startswith(f"{PACKAGE}.")]
+
+
+def test_budgets_metadata_and_loops(junit):
+    assert passed(junit("BudgetTest", "ModelInfoTest", "EngineTest")) >= 30
+
+
+def test_metadata_of_real_and_damaged_files(junit, models):
+    assert passed(junit("MetadataTest", **{"tests.models": models})) == 6
+
+
+def test_delegate(junit, host_library):
+    said = junit("DelegateTest", **{LIBRARY_PROPERTY: host_library})
+    assert passed(said) == 10
+    assert unchecked_calls(said) == []
+    assert "FATAL" not in said
+
+
+def test_models_in_the_interpreter(junit, host_library, runtime, models):
+    said = junit("RecordedModelsTest", **{LIBRARY_PROPERTY: host_library, "tests.models": models}, **runtime)
+    assert passed(said) == 13
+    assert unchecked_calls(said) == []
+    assert "FATAL" not in said
+
+
+def test_models_with_the_library_for_android(junit, android_library, runtime, models):
+    """The cross-built library itself, not one that was compiled for this machine."""
+    properties = {LIBRARY_PROPERTY: android_library, "tests.models": models}
+    assert passed(junit("DelegateTest", "RecordedModelsTest", **properties, **runtime)) == 23
+
+
+@pytest.mark.parametrize(
+    ("library", "expected"),
+    [
+        (None, "no keras_efficient in java.library.path"),
+        ("/nowhere/libkeras_efficient.so", "/nowhere/libkeras_efficient.so"),
+        ("no library", "libkeras_efficient.so could not be loaded for"),
+        ("without Java", "interfaceVersion"),
+    ],
+)
+def test_a_library_that_cannot_be_used(junit, models, tmp_path, library, expected):
+    properties = {"tests.failure": expected, "tests.models": models}
+    if library == "no library":
+        library = tmp_path / "libkeras_efficient.so"
+        library.write_text("text")
+    if library == "without Java":
+        from keras_efficient import tflite_export
+
+        try:
+            library = tflite_export.delegate_path()
+        except FileNotFoundError as error:
+            pytest.skip(str(error))
+    if library is not None:
+        properties[LIBRARY_PROPERTY] = library
+    assert passed(junit("LibraryMissingTest", **properties)) == 2
+
+
+def test_metadata_with_androids_own_json(junit, models):
+    """Android brings another implementation of org.json than the one on Maven Central."""
+    jars = sorted(pathlib.Path.home().glob(".m2/repository/org/robolectric/android-all/*/android-all-*.jar"))
+    if not jars:
+        pytest.skip("needs Android's classes; android/app/pom.xml names them")
+    assert passed(junit("ModelInfoTest", "EngineTest", jars_first=[jars[-1]])) >= 23
+
+
+def test_nothing_but_android_and_tensorflow_lite_is_needed(classes):
+    jars = os.pathsep.join(map(str, classes.jars))
+    command = ["jdeps", "-verbose:package", "--multi-release", "base", "-cp", jars, str(classes.main)]
+    said = subprocess.run(command, text=True, capture_output=True, check=True).stdout
+    found = {line.split()[1] for line in said.splitlines() if line.strip().startswith("->") and "." in line.split()[1]}
+    packages = {name for name in found if not name.endswith(".jar")}
+    assert {"java.nio", "org.json", "org.tensorflow.lite"} <= packages
+    assert packages <= {
+        "java.io",
+        "java.lang",
+        "java.nio",
+        "java.nio.channels",
+        "java.nio.charset",
+        "java.util",
+        "org.json",
+        "org.tensorflow.lite",
+        PACKAGE,
+    }
