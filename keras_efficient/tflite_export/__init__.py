@@ -2,7 +2,7 @@
 
 from keras_efficient.tflite_export.exporter import export
 from keras_efficient.tflite_export.loading import load
-from keras_efficient.tflite_export.measuring import measure_stages
+from keras_efficient.tflite_export.measuring import measure_stages, set_latencies
 from keras_efficient.tflite_export.report import ExportReport
 from keras_efficient.tflite_export.runner import Result, Runner, delegate_path
 from keras_efficient.tflite_export.staged_runner import StagedRunner
@@ -30,4 +30,5 @@ __all__ = [
     "load_coral",
     "measure_stages",
     "quantization_aware",
+    "set_latencies",
 ]

@@ -15,6 +15,7 @@ from keras_efficient.tflite_export.session import Session
 from keras_efficient.tflite_export.signatures import input_specs
 from keras_efficient.tflite_export.staged import check_staged
 from keras_efficient.tflite_export.targets.folders import export_folder, is_folder
+from keras_efficient.tflite_export.tighten import tighten
 from keras_efficient.tflite_export.trace import trace
 
 FORMS = ("composite", "custom", "builtin")
@@ -145,6 +146,7 @@ def export(
     quantizing = int8.calibrated(model, specs, representative_data) if quantize else None
     traced = trace(model, plan.signatures, whole_ops=form != "builtin", quantizing=quantizing)
     parsed = flatbuffer.parse(traced.content)
+    tighten(parsed)
     nodes = forms.find_nodes(parsed, traced.instances, traced.layers_of)
     if quantize:
         nodes = int8_ops.on_int8(parsed, nodes)

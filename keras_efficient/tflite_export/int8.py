@@ -107,7 +107,8 @@ def calibrated(
 
         calls = wrapped_calls([*units(model), *stages(model)], call)
         pools = wrapped_pools(model, pool)
-        with calls, wrapped_summaries(model, summary), wrapped_activations(model, activation), pools:
+        activations = wrapped_activations(model, activation)
+        with calls, wrapped_summaries(model, summary), activations, pools, _float_policy(model):
             yield
 
     return quantizing
@@ -156,6 +157,7 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
         return original(tensor)
 
     count = len(next(iter(arrays.values())))
+
     def pool(layer: Any, original: Callable[..., Any], tensor: Tensor) -> Any:
         pooled = original(tensor)
         sites.setdefault(id(layer), Site({}, {}, {})).inputs.setdefault(POOLED, Range()).widen(pooled)
@@ -239,6 +241,27 @@ def wrapped_pools(model: Any, around: Callable[[Any, Callable[..., Any], Tensor]
             if pool is not None:
                 run = functools.partial(around, layer, pool)
                 stack.enter_context(shadowed(layer, "pool_for_gate", run))
+        yield
+
+
+@contextlib.contextmanager
+def _float_policy(model: Any) -> Iterator[None]:
+    """Inside, a policy reads the summary as float32, apart from the network's 8 bits.
+
+    Joined with it, an exit's features would get the summary's scale. The absolute value of what is never negative is
+    itself, and an op through which the converter hands no scale on.
+    """
+    if not hasattr(model, "exit_score"):
+        yield
+        return
+    original = model.exit_score
+
+    def score(k: int, logits: Tensor, carry: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        if "summary" in carry:
+            carry = {**carry, "summary": keras.ops.absolute(carry["summary"])}
+        return original(k, logits, carry, *args, **kwargs)
+
+    with shadowed(model, "exit_score", score):
         yield
 
 

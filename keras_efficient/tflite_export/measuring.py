@@ -1,13 +1,14 @@
 """What the stages of a file really take on this machine: costs for exit policies, and deadlines in microseconds."""
 
+import json
 import os
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from keras_efficient.tflite_export import flatbuffer, metadata, prune
 from keras_efficient.tflite_export.extract import only_signature
 from keras_efficient.tflite_export.inputs import checked_inputs
 from keras_efficient.tflite_export.runner import delegate_library
@@ -63,6 +64,32 @@ def measure_stages(
     medians = {key: float(np.median(values[WARM_UP:])) for key, values in times.items()}
     steps = [medians[f"stage_{k}"] + medians.get(f"policy_{k}", 0.0) for k in range(exits)]
     return np.cumsum(steps)
+
+
+def set_latencies(path: str | os.PathLike[str], microseconds: ArrayLike) -> None:
+    """Writes into a file's metadata what its exits take, so that `deadline_us` can be asked of it.
+
+    Args:
+        path: File with exits, staged or not; rewritten whole.
+        microseconds: `[K]` up to and including each exit, positive and increasing, such as `measure_stages` gives.
+
+    Raises:
+        ValueError: If the file has no exits, or the numbers do not fit them.
+    """
+    file = pathlib.Path(path)
+    model = flatbuffer.parse(file.read_bytes())
+    entries = metadata.read(model)
+    exits = entries.get("exits", [])
+    values = np.asarray(microseconds, "float64")
+    if not exits or values.shape != (len(exits),) or not values[0] > 0 or not (np.diff(values) > 0).all():
+        raise ValueError(
+            f"Invalid value for argument `microseconds`. Expected {len(exits)} positive, increasing numbers, one per "
+            f"exit of the file. Received: {values.tolist()}"
+        )
+    entries["exits"] = [{**entry, "microseconds": float(us)} for entry, us in zip(exits, values, strict=True)]
+    flatbuffer.set_metadata(model, metadata.NAME, json.dumps(entries).encode())
+    prune.drop_unused(model)
+    flatbuffer.write_whole(file, flatbuffer.serialize(model))
 
 
 class _Part:

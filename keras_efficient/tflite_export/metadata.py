@@ -4,9 +4,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 import keras_efficient
 from keras_efficient.tflite_export import flatbuffer
+from keras_efficient.tflite_export.staged import stage_costs
 
 if TYPE_CHECKING:
     from keras_efficient.tflite_export.trace import Trace
@@ -46,10 +48,12 @@ def network_entries(model: keras.Model, traced: "Trace", *, staged: bool, budget
     if not (staged or any("exit_index" in part.outputs for part in traced.parts.values())):
         return entries
     policy = model.policy
-    entries["exits"] = [{"macs": float(macs)} for macs in model.exit_costs()]
+    costs = stage_costs(model)
+    decisions = np.cumsum([stage.policy for stage in costs])
+    entries["exits"] = [{"macs": float(macs)} for macs in model.exit_costs() + decisions]
+    entries["stages"] = [stage.entry() for stage in costs]
     if staged:
         entries["staged"] = True
-        entries["stages"] = [_stage_entry(traced, k) for k in range(model.num_exits)]
     if budget_inputs:
         entries["budget_inputs"] = True
     if policy.takes_trade_off and (staged or budget_inputs):
@@ -62,14 +66,3 @@ def macs_entry(dense_macs: tuple[float, float]) -> dict[str, float]:
     """Multiply-adds of builtin ops and of ours, and both together."""
     builtin, own = dense_macs
     return {"builtin": builtin, "ops": own, "dense": builtin + own}
-
-
-def _stage_entry(traced: "Trace", k: int) -> dict[str, Any]:
-    part = traced.parts[f"stage_{k}"]
-    builtin, own = part.dense_macs
-    policy = traced.parts.get(f"policy_{k}")
-    return {
-        "macs": {"builtin": builtin, "ops": own},
-        "branches": part.branches,
-        **({"policy_macs": sum(policy.dense_macs)} if policy else {}),
-    }

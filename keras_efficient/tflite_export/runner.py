@@ -196,8 +196,13 @@ class Runner:
 
     def _executed(self, outputs: dict[str, Array], samples: int) -> float:
         """Multiply-adds per sample of the call that just ended."""
-        known = self.metadata.get("macs", {})
-        builtin, dense_ops = (
-            outputs["macs"] if "macs" in self._own else (known.get("builtin", 0.0), known.get("ops", 0.0))
-        )
+        if "macs" in self._own:
+            builtin, dense_ops = outputs["macs"]
+        elif "exit_index" in self._own and "stages" in self.metadata:
+            ran = self.metadata["stages"][: int(outputs["exit_index"][0]) + 1]
+            builtin = sum(stage["macs"]["builtin"] + stage["policy_macs"] for stage in ran)
+            dense_ops = sum(stage["macs"]["ops"] for stage in ran)
+        else:
+            known = self.metadata.get("macs", {})
+            builtin, dense_ops = known.get("builtin", 0.0), known.get("ops", 0.0)
         return self._session.executed_macs(builtin, dense_ops, samples)

@@ -28,12 +28,15 @@ class Signature:
         function: Takes tensors in the order of `specs`, returns outputs by name. Traced under `ops.skipping()` where
             `skips`, so that gates and exits become IF branches.
         skips: False where everything must be computed, as on accelerators without branches.
+        known_macs: Multiply-adds of builtin ops and of ours with everything open, where the exit taken tells what ran,
+            so that the file need not count; None where tracing finds out, and branches count what they executed.
     """
 
     key: str
     specs: tuple[InputSpec, ...]
     function: Callable[..., dict[str, Tensor]]
     skips: bool = True
+    known_macs: tuple[float, float] | None = None
 
 
 def input_specs(model: keras.Model, batch_size: int | None) -> list[InputSpec]:

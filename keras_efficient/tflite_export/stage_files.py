@@ -9,6 +9,7 @@ from keras_efficient.tflite_export.int8_io import to_int8_io
 from keras_efficient.tflite_export.precision import in_float32
 from keras_efficient.tflite_export.signatures import Signature, input_specs
 from keras_efficient.tflite_export.staged import check_staged, policy_signatures, stage_signatures
+from keras_efficient.tflite_export.tighten import tighten
 from keras_efficient.tflite_export.trace import Trace, trace
 from keras_efficient.tflite_export.verify import sample_inputs
 
@@ -19,10 +20,10 @@ def stage_files(model: keras.Model, representative_data: Any, inference_type: st
     """The stages of a `MultiExit` as files of their own, and its policy as one float file.
 
     Each stage file has one signature `serving_default` of static shapes with the batch 1 and nothing but builtin ops:
-    layer gates are multiplied, not branched over. `stage_0` takes the model's inputs, later ones `features` (and, but
-    for the last, `summary` where the exits have one); all give `output`, the logits of their exit, and all but
-    the last the `features` (and `summary`) of the next. What one stage gives has the scale and zero point that the next one takes,
-    so the bytes are handed on as they are. Ranges are calibrated on `representative_data`, all stages computed.
+    layer gates are multiplied, not branched over. `stage_0` takes the model's inputs, later ones `features` (and
+    `summary` where the exits have one; not the last). All give `output`, the logits of their exit, and all but the last
+    the `features` (and `summary`) of the next. What one stage gives has the scale and zero point that the next one
+    takes, so the bytes are handed on as they are. Ranges are calibrated on `representative_data`, all stages computed.
 
     Args:
         model: `MultiExit` with a policy, on the TensorFlow backend.
@@ -65,6 +66,7 @@ def stage_files(model: keras.Model, representative_data: Any, inference_type: st
         files[stage.key] = _finished(parsed, entries)
     policy = trace(model, policy_signatures(model), whole_ops=False)
     policy_file = flatbuffer.parse(policy.content)
+    tighten(policy_file)
     whole = Trace(b"", [], {**parts, **policy.parts}, [])
     entries = metadata.network_entries(model, whole, staged=True, budget_inputs=False)
     files["policy"] = _finished(policy_file, {"form": "builtin", "ops": {}, **entries})

@@ -6,12 +6,14 @@ exit behind the stage. `policy_k` takes `output` (and `summary`, `trade_off`, wh
 `score`; an input leaves where it is above 0.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_efficient import cost, ops
 from keras_efficient.cost.inputs import zero_inputs
 from keras_efficient.layers.exit_features import EXIT_FEATURES
 from keras_efficient.tflite_export.signatures import InputSpec, Signature, model_inputs
@@ -94,6 +96,46 @@ def carry_specs(model: Any) -> list[tuple[InputSpec, ...]]:
                 for name, tensor in carry.items()
             )
         )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class StageCost:
+    """Multiply-adds of one stage and of the policy behind it, everything open.
+
+    Attributes:
+        builtin: Of builtin ops, the label unit's included.
+        ops: Of ops of ours.
+        policy: Of the policy's decision behind the stage.
+        branches: Whether layer gates inside make it cost less for some inputs.
+    """
+
+    builtin: float
+    ops: float
+    policy: float
+    branches: bool
+
+    def entry(self) -> dict[str, Any]:
+        """What the metadata says of it."""
+        macs = {"builtin": self.builtin, "ops": self.ops}
+        return {"macs": macs, "branches": self.branches, "policy_macs": self.policy}
+
+
+def stage_costs(model: Any) -> list[StageCost]:
+    """The cost of each stage of a `MultiExit` with a policy."""
+    carry = {"features": keras.tree.map_structure(keras.ops.convert_to_tensor, zero_inputs(model, 1))}
+    found = []
+    for k in range(model.num_exits):
+        with ops.skipping(), cost.counting(model) as taken:
+            model.run_stage(k, carry, training=False)
+        with cost.counting(model) as events:
+            carry, logits = model.run_stage(k, carry, training=False)
+        with cost.counting(model) as decision:
+            if k + 1 < model.num_exits:
+                model.exit_score(k, logits, carry)
+        sums = [float(sum(event.dense for event in events if event.by_op is kind)) for kind in (False, True)]
+        policy = float(sum(event.dense for event in decision))
+        found.append(StageCost(sums[0], sums[1], policy, any(event.name == "branch" for event in taken)))
     return found
 
 

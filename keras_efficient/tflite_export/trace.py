@@ -16,6 +16,7 @@ import keras
 from keras_efficient import cost, ops
 from keras_efficient.ops import context
 from keras_efficient.ops.attributes import Attributes
+from keras_efficient.ops.context import Event
 from keras_efficient.ops.registry import Op
 from keras_efficient.tflite_export.extras import require
 from keras_efficient.tflite_export.signatures import Signature
@@ -40,7 +41,7 @@ class Part:
     Attributes:
         outputs: Output names in order.
         dense_macs: Multiply-adds of builtin layers and of ops with everything open.
-        branches: Whether anything became an IF branch, in which case there is an output `macs`.
+        branches: Whether anything became an IF branch. There is an output `macs` then, unless the exit taken tells.
     """
 
     outputs: list[str]
@@ -165,13 +166,17 @@ def _traced_function(
     def serve(*tensors: Tensor) -> dict[str, Tensor]:
         keeping = keeping_ops(instances) if whole_ops else inlining_ops()
         quantize = quantizing() if quantizing is not None else contextlib.nullcontext()
-        with keeping, ops.skipping(_skips(signature)), quantize, cost.counting(model) as events:
+        counting: contextlib.AbstractContextManager[list[Event]] = (
+            cost.counting(model) if signature.known_macs is None else contextlib.nullcontext([])
+        )
+        with keeping, ops.skipping(_skips(signature)), quantize, counting as events:
             outputs = signature.function(*tensors)
         dense = [sum(event.dense for event in events if event.by_op is kind) for kind in (False, True)]
-        branches = any(event.name == "branch" for event in events)
-        parts[signature.key] = Part([], (dense[0], dense[1]), branches)
+        counts = any(event.name == "branch" for event in events)
+        known = signature.known_macs
+        parts[signature.key] = Part([], known or (dense[0], dense[1]), counts or known is not None)
         named = {name: tf.identity(tf.convert_to_tensor(value), name=name) for name, value in outputs.items()}
-        if branches:
+        if counts:
             if MACS_OUTPUT in named:
                 raise ValueError(
                     f"Invalid output name {MACS_OUTPUT!r}. Expected another one, since files with branches have an "

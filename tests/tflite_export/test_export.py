@@ -76,6 +76,13 @@ def test_what_is_in_the_files(files):
     assert len(entries["exits"]) == 3
 
 
+def test_features_that_the_policy_does_not_read_are_not_computed(files):
+    for path, _ in files.values():
+        _, names = custom_codes(path)
+        assert names.count("EXP") == 2  # confidence at two exits; entropy would need LOG, the margin TOPK_V2
+        assert not {"LOG", "TOPK_V2", "CONCATENATION"} & set(names)
+
+
 def test_packed_bits_stay_packed_and_weights_are_stored_once(tmp_path):
     head = layers.MultiBitDense(64, bits=2, group_size=64)
     model = keras.Sequential([keras.Input((512,)), head])
