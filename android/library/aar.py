@@ -87,12 +87,12 @@ def unpacked(files: Sequence[Path], work: Path) -> list[Path]:
     work.mkdir(parents=True, exist_ok=True)
     jars = []
     for file in files:
-        if file.suffix != ".aar":
+        if file.suffix == ".jar":
             jars.append(file)
-            continue
-        jars.append(work / f"{file.stem}.jar")
-        with zipfile.ZipFile(file) as archive:
-            jars[-1].write_bytes(archive.read("classes.jar"))
+        elif file.suffix == ".aar":
+            jars.append(work / f"{file.stem}.jar")
+            with zipfile.ZipFile(file) as archive:
+                jars[-1].write_bytes(archive.read("classes.jar"))
     return jars
 
 

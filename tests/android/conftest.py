@@ -30,13 +30,13 @@ class Classes:
         main: Folder of the library's classes.
         test: Folder of the tests' classes.
         jars: What both need.
-        aars: The AARs that the jars came from.
+        files: All files of Maven that they came from.
     """
 
     main: pathlib.Path
     test: pathlib.Path
     jars: list[pathlib.Path]
-    aars: list[pathlib.Path]
+    files: list[pathlib.Path]
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def classes(tmp_path_factory):
     main, test = folder / "main", folder / "test"
     aar.compile_java(LIBRARY / "src/main/java", jars, main)
     aar.compile_java(LIBRARY / "src/test/java", [main, *jars], test, release=11)
-    return Classes(main, test, jars, [file for file in files if file.suffix == ".aar"])
+    return Classes(main, test, jars, files)
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +100,7 @@ def runtime(classes, tmp_path_factory):
     script = pathlib.Path(__file__).with_name("android_runtime.py")
     module = runpy.run_path(str(script))
     folder = tmp_path_factory.mktemp("runtime")
-    (file,) = [path for path in classes.aars if path.parent.parent.name == "tensorflow-lite"]
+    (file,) = [path for path in classes.files if path.parent.parent.name == "tensorflow-lite"]
     system = module["prepare"](file, folder)
     return {"java.library.path": folder, "tests.system": os.pathsep.join(map(str, system))}
 

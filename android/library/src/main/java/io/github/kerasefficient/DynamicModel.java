@@ -181,7 +181,7 @@ public final class DynamicModel implements AutoCloseable {
   }
 
   private static ByteBuffer bytes(float[] values) {
-    ByteBuffer bytes = ByteBuffer.allocateDirect(Math.multiplyExact(4, values.length)).order(ByteOrder.nativeOrder());
+    ByteBuffer bytes = ByteBuffer.allocateDirect(4 * values.length).order(ByteOrder.nativeOrder());
     bytes.asFloatBuffer().put(values);
     return bytes;
   }

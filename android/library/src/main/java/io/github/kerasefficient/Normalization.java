@@ -51,7 +51,7 @@ public final class Normalization {
       throw new IllegalArgumentException(
           "Invalid value for argument `channels`. Expected 1 or 3. Received: " + channels);
     }
-    float[] raw = new float[Math.multiplyExact(pixels.length, channels)];
+    float[] raw = new float[pixels.length * channels];
     for (int i = 0; i < pixels.length; i++) {
       int red = pixels[i] >> 16 & 0xff;
       int green = pixels[i] >> 8 & 0xff;
