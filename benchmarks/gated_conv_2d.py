@@ -323,7 +323,7 @@ def main() -> None:
     parser.add_argument("--data-dir", help="not used: the tensors are random")
     parser.add_argument("--only", help="shapes whose name contains this; writes no file")
     arguments = parser.parse_args()
-    blocks, block_seconds = (9, 0.01) if arguments.quick else (41, 0.02)
+    blocks, block_seconds = (9, 0.01) if arguments.quick else (31, 0.01)
     shapes: dict[str, dict[str, Any]] = {}
     overheads = {}
     with tempfile.TemporaryDirectory() as directory:

@@ -5,6 +5,7 @@
 
 #include "attributes.h"
 #include "builtin.h"
+#include "gated_conv_2d_inputs.h"
 #include "ke_attributes.h"
 
 typedef struct State {
@@ -58,39 +59,12 @@ static void *init(const KeInit *init) {
   return NULL;
 }
 
-static int check_gate(const KePrepare *prepare, const char *name, const KeTensor *gate, int32_t batch, int32_t channels) {
-  if (gate->dims[0] == batch && gate->dims[1] == channels) return 0;
-  prepare->report(prepare, "Invalid value for argument `%s`. Expected shape [%d, %d]. Received: [%d, %d].", name, batch,
-                  channels, gate->dims[0], gate->dims[1]);
-  return -1;
-}
-
 static int prepare(void *pointer, const KePrepare *prepare) {
   State *state = pointer;
-  const KeGatedConv2DShape *shape = &state->shape;
-  const KeTensor *x = &prepare->inputs[0];
-  int32_t batch = x->dims[0], height = x->dims[1], width = x->dims[2];
-  if (x->dims[3] != shape->in_channels) {
-    prepare->report(prepare, "Invalid value for argument `x`. Expected %d channels, as the kernel has. Received: %d.",
-                    shape->in_channels, x->dims[3]);
-    return -1;
-  }
-  if (check_gate(prepare, "g_in", &prepare->inputs[1], batch, shape->in_channels) != 0 ||
-      check_gate(prepare, "g_out", &prepare->inputs[2], batch, shape->out_channels) != 0) {
-    return -1;
-  }
-  int32_t dims[4] = {batch, 0, 0, shape->out_channels};
-  if (ke_gated_conv_2d_output_size(shape, height, width, &dims[1], &dims[2]) != KE_GATED_CONV_2D_OK ||
-      prepare->set_output_shape(prepare, 0, 4, dims) != 0) {
-    prepare->report(prepare, "Invalid value for argument `x`. Expected a size whose output fits into memory. Received: "
-                    "[%d, %d, %d, %d].", batch, height, width, x->dims[3]);
-    return -1;
-  }
-  if (ke_gated_conv_2d_resize(state->plan, batch, height, width, prepare->threads) != KE_GATED_CONV_2D_OK) {
-    prepare->report(prepare, "Not enough memory for an input of [%d, %d, %d, %d].", batch, height, width, x->dims[3]);
-    return -1;
-  }
-  return 0;
+  const int32_t *dims = prepare->inputs[0].dims;
+  if (ke_gated_conv_2d_check_inputs(prepare, &state->shape) != 0) return -1;
+  const int status = ke_gated_conv_2d_resize(state->plan, dims[0], dims[1], dims[2], prepare->threads);
+  return status == KE_GATED_CONV_2D_OK ? 0 : ke_gated_conv_2d_no_memory(prepare);
 }
 
 static int invoke(void *pointer, const KeInvoke *invoke) {

@@ -1,0 +1,14 @@
+/* What the gated convolutions of all types ask of their inputs. */
+#ifndef KE_GATED_CONV_2D_INPUTS_H_
+#define KE_GATED_CONV_2D_INPUTS_H_
+
+#include "kernels/gated_conv_2d/gated_conv_2d.h"
+#include "keras_efficient_plugin.h"
+
+/* Checks x, g_in and g_out, the first three inputs, and sets the output's shape; 0, or -1 after a report. */
+int ke_gated_conv_2d_check_inputs(const KePrepare *prepare, const KeGatedConv2DShape *shape);
+
+/* For a plan that could not be sized; -1. */
+int ke_gated_conv_2d_no_memory(const KePrepare *prepare);
+
+#endif
