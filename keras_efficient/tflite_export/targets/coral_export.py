@@ -41,15 +41,10 @@ def export_coral(
         normalization: What was done to raw inputs.
 
     Raises:
-        ValueError: For a model with gates, without a policy, missing data, or files that the compiler would refuse.
+        ValueError: For a model with gates or without a policy, or files that the compiler would refuse.
         OSError: If the folder cannot be written.
     """
     folder.check_destination(path)
-    if representative_data is None:
-        raise ValueError(
-            "Invalid value for argument `representative_data`. Expected real inputs for target='coral', to find the "
-            "ranges of int8 on. Received: None"
-        )
     files = coral_stages.coral_stages(model, representative_data)
     contents = {f"{name}.tflite": content for name, content in files.items()}
     stages = [name for name in contents if name.startswith("stage_")]

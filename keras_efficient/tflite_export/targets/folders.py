@@ -69,6 +69,11 @@ def _coral(
             )
     if aar is not None:
         raise ValueError(f"Invalid value for argument `aar`. Expected None for target='coral'. Received: {str(aar)!r}")
+    if arguments["representative_data"] is None:
+        raise ValueError(
+            "Invalid value for argument `representative_data`. Expected real inputs for target='coral', to find the "
+            "ranges of int8 on. Received: None"
+        )
     kept = {name: arguments[name] for name in ("labels", "normalization")}
     if keras.backend.backend() != "tensorflow":
         from keras_efficient.tflite_export.targets import coral_stages, folder

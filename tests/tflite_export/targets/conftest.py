@@ -84,7 +84,10 @@ def network(gate=None):
 
 @pytest.fixture(scope="session")
 def images():
-    return np.random.default_rng(0).normal(size=(128, *SHAPE)).astype("float32")
+    """Images that differ in brightness, so that exits see different inputs."""
+    rng = np.random.default_rng(0)
+    bright = rng.uniform(0.1, 2, (128, 1, 1, 1))
+    return (rng.uniform(-0.5, 1, (128, *SHAPE)) * bright).astype("float32")
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +134,7 @@ def clear(exits, images):
         found &= ~running | last | (np.abs(margin) > 0.02)
         found &= ~leaves | ahead
         running &= ~leaves
-    assert found.sum() >= 32
+    assert found.sum() >= 24
     return found
 
 
