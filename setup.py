@@ -57,15 +57,15 @@ def copy_headers() -> None:
 
 class BuildPy(build_py):
     def run(self) -> None:
+        target, cross = (None, None) if TARGET is None else cross_target()
         copy_headers()
-        if TARGET is None:
+        if target is None:
             build_native_library()
         self.__dict__.pop("data_files", None)  # listed before the library existed
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)  # no leftovers of an earlier build in the wheel
         super().run()
-        if TARGET is not None:
-            target, cross = cross_target()
+        if target is not None:
             cross.cross_build(target, Path(self.build_lib) / PACKAGE.relative_to(ROOT))
 
 

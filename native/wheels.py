@@ -56,7 +56,7 @@ def build_wheel(target: Target, out: pathlib.Path, source: pathlib.Path) -> path
             [sys.executable, "-c", code], cwd=source, env=environment, capture_output=True, text=True
         )
         if process.returncode != 0:
-            raise build.BuildError(f"The wheel for {target.name} failed.\n{process.stdout}{process.stderr}")
+            raise build.BuildError(f"The wheel for {target.name} failed.\n{process.stderr[-4000:]}")
         (wheel,) = pathlib.Path(folder).glob("*.whl")
         problems = problems_of(wheel, target)
         if problems:
