@@ -18,6 +18,7 @@ from keras_efficient.policies.exit_policy import ExitPolicy, check_fits, decide
 from keras_efficient.policies.exit_policy_trainer import ExitPolicyTrainer
 from keras_efficient.policies.learned_policy import LearnedPolicy
 from keras_efficient.policies.overlap import check_disjoint
+from keras_efficient.policies.policy_gradient import PolicyGradient
 from keras_efficient.policies.request import cap_for_deadline
 from keras_efficient.policies.threshold_policy import ThresholdCurve, ThresholdPolicy, threshold_curve
 
@@ -28,6 +29,7 @@ __all__ = [
     "ExitPolicy",
     "ExitPolicyTrainer",
     "LearnedPolicy",
+    "PolicyGradient",
     "PolicyResult",
     "ThresholdCurve",
     "ThresholdPolicy",

@@ -1,6 +1,5 @@
 """Learns when to leave a network by reinforcement learning, with a TF-Agents agent on cached exit features."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -10,14 +9,21 @@ from numpy.typing import NDArray
 
 from keras_efficient.policies.agents_process import check_agents_installed, run_agents_worker
 from keras_efficient.policies.arguments import check_choice, check_hidden_units, check_integer, check_number
-from keras_efficient.policies.evaluation import best_fixed_exit, evaluate
 from keras_efficient.policies.exit_data import ExitData
-from keras_efficient.policies.exit_policy import ExitPolicy
 from keras_efficient.policies.learned_policy import LearnedPolicy
+from keras_efficient.policies.training import (
+    checked_goal,
+    split_for_validation,
+    spread,
+    standardisation,
+    validation_trade_offs,
+    warn_if_useless,
+)
 
 Agent = Literal["ppo", "reinforce", "dqn"]
 _LEARNING_RATES = {"ppo": 3e-3, "reinforce": 1e-2, "dqn": 3e-3}
 _ENTROPY = 1e-3
+_AVERAGING = 0.1  # share of each iteration in the average of weights that is validated and returned
 _ROUNDING = 1e-3  # scores this close to 0 may differ in sign between two implementations
 
 
@@ -26,7 +32,7 @@ class ExitPolicyTrainer:
 
     | | |
     |---|---|
-    | state | features of exit `k`, and `k` |
+    | state | features of exit `k`, `k`, and the trade-off where there is a range of them |
     | actions | leave, or go on to exit `k + 1`; at the last exit every input leaves |
     | reward | `correct_k - trade_off * cost_k` on leaving at exit `k`, 0 on going on |
     | discount | 1 |
@@ -38,40 +44,46 @@ class ExitPolicyTrainer:
     Args:
         agent: `"ppo"` (clipped, Schulman et al. 2017), `"reinforce"` (Williams 1992, with a learned baseline) or
             `"dqn"` (double Q-learning, van Hasselt et al. 2016).
-        trade_off: Accuracy that one is ready to give for the cost of one full network, at least 0.
+        trade_off: Accuracy that one is ready to give for the cost of one full network, at least 0; None for a policy
+            that takes it with each request.
+        trade_off_range: `(least, greatest)` of those, (0.02, 1) where None: drawn log-uniformly for each episode. Not
+            read where `trade_off` is given.
         iterations: Rounds of collecting decisions and learning from them.
         seed: Seed of the episodes and of the networks.
         hidden_units: Widths of the policy's hidden layers.
-        learning_rate: Of Adam; None for the agent's own default.
+        learning_rate: Of Adam at the beginning, None for the agent's own default; it falls to 0 along a cosine.
         batch_size: Inputs under way at once.
         exploring_starts: Share of the episodes that start at an exit drawn uniformly, so that late exits are
             learned even while the policy leaves early.
         verbose: 1 shows a progress bar, 0 nothing.
 
     Attributes:
-        history: After `fit`, one value per iteration for each of `reward` and `validation_reward`.
+        history: After `fit`, one value per iteration for each of `reward` and `validation_reward`, the mean over seven
+            trade-offs where there is a range.
 
     Example:
 
     >>> policy = ExitPolicyTrainer(trade_off=0.3).fit(held_out)
     >>> evaluate(policy, test, trade_off=0.3)
+    >>> any_budget = ExitPolicyTrainer().fit(held_out)
     """
 
     def __init__(
         self,
         agent: Agent = "ppo",
         *,
-        trade_off: float,
+        trade_off: float | None = None,
+        trade_off_range: tuple[float, float] | None = None,
         iterations: int = 100,
         seed: int = 0,
         hidden_units: Sequence[int] = (32,),
         learning_rate: float | None = None,
-        batch_size: int = 256,
+        batch_size: int = 1024,
         exploring_starts: float = 0.5,
         verbose: int = 1,
     ) -> None:
         self.agent = check_choice("agent", agent, tuple(_LEARNING_RATES))
-        self.trade_off = check_number("trade_off", trade_off, 0)
+        self.trade_off, self.trade_off_range = checked_goal(trade_off, trade_off_range)
         self.iterations = check_integer("iterations", iterations, 1)
         self.seed = check_integer("seed", seed, 0)
         self.hidden_units = check_hidden_units(hidden_units)
@@ -97,30 +109,26 @@ class ExitPolicyTrainer:
             UserWarning: If the policy earns less on `validation` than the best fixed exit does.
         """
         check_agents_installed()
-        if validation is None:
-            data, validation = data.split(0.75, seed=self.seed)
-        elif validation.num_exits != data.num_exits or not np.allclose(validation.costs, data.costs):
-            raise ValueError(
-                "Invalid value for argument `validation`. Expected the exits and costs of `data`, "
-                f"{data.costs.tolist()}. Received: {validation.costs.tolist()}"
-            )
-        mean, scale = _standardisation(data.features)
-        arrays = {
-            "features": (data.features - mean) * scale,
-            "rewards": data.rewards(self.trade_off),
-            "validation_features": (validation.features - mean) * scale,
-            "validation_rewards": validation.rewards(self.trade_off),
-        }
+        data, validation = split_for_validation(data, validation, self.seed)
+        trade_offs = validation_trade_offs(self.trade_off, self.trade_off_range)
+        mean, scale = standardisation(spread(data), self.trade_off_range)
+        width = data.num_features
+        last = np.zeros((1, width), np.float32)  # nothing is decided at the last exit
+        shift, factor = np.append(mean[:, :width], last, axis=0), np.append(scale[:, :width], last, axis=0)
+        arrays = {"costs": data.costs, "trade_offs": np.asarray(trade_offs)}
+        for prefix, part in (("", data), ("validation_", validation)):
+            arrays[f"{prefix}features"] = (spread(part) - shift) * factor
+            arrays[f"{prefix}correct"] = part.correct
         result = self._run(arrays)
         layers = [(result[f"kernel_{i}"], result[f"bias_{i}"]) for i in range(len(self.hidden_units) + 1)]
-        policy = LearnedPolicy.from_arrays(mean[:-1], scale[:-1], layers)
-        _check_same_decisions(policy, data, result["leaves"])
-        self._warn_if_useless(policy, validation)
+        policy = LearnedPolicy.from_arrays(mean, scale, layers, trade_off_range=self.trade_off_range)
+        _check_same_decisions(policy, validation, trade_offs, result["leaves"])
+        warn_if_useless(policy, validation, trade_offs)
         return policy
 
     def _run(self, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        names = ("agent", "iterations", "seed", "hidden_units", "learning_rate", "batch_size", "exploring_starts")
-        config = {**{name: getattr(self, name) for name in names}, "entropy": _ENTROPY}
+        names = "agent iterations seed hidden_units learning_rate batch_size exploring_starts trade_off trade_off_range"
+        config = {**{name: getattr(self, name) for name in names.split()}, "entropy": _ENTROPY, "averaging": _AVERAGING}
         metrics = ("reward", "validation_reward")
         self.history = {name: [] for name in metrics}
         bar = keras.utils.Progbar(self.iterations, stateful_metrics=metrics) if self.verbose else None
@@ -135,34 +143,17 @@ class ExitPolicyTrainer:
 
         return run_agents_worker(config, arrays, on_progress)
 
-    def _warn_if_useless(self, policy: LearnedPolicy, validation: ExitData) -> None:
-        learned = evaluate(policy, validation, self.trade_off)
-        exit_index, fixed = best_fixed_exit(validation, self.trade_off)
-        assert learned.reward is not None
-        assert fixed.reward is not None
-        if learned.reward < fixed.reward:
-            warnings.warn(
-                f"The learned policy earns {learned.reward:.4f} on the validation data, less than the "
-                f"{fixed.reward:.4f} of always leaving at exit {exit_index}: train for more iterations or on more "
-                "data, or use BackwardInduction.",
-                stacklevel=3,
-            )
 
-
-def _standardisation(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and reciprocal deviation `[K, F]` of each exit's features; 0 for one that does not vary."""
-    deviation = features.std(axis=0)
-    varies = deviation > 1e-4
-    return features.mean(axis=0), np.where(varies, 1 / np.where(varies, deviation, 1), 0).astype(np.float32)
-
-
-def _check_same_decisions(policy: ExitPolicy, data: ExitData, leaves: NDArray[np.bool_]) -> None:
-    """The layer must decide as the agent did, but for scores within rounding of 0."""
-    for k in range(data.num_exits - 1):
-        scores = keras.ops.convert_to_numpy(policy(data.features[:, k], exit_index=k))
-        differs = ((scores > 0) != leaves[:, k]) & (np.abs(scores) > _ROUNDING)
-        if differs.any():
-            raise RuntimeError(
-                f"The layer made from the agent's weights decides differently on {differs.sum()} of {len(data)} "
-                f"inputs at exit {k}."
-            )
+def _check_same_decisions(
+    policy: LearnedPolicy, data: ExitData, trade_offs: list[float], leaves: NDArray[np.bool_]
+) -> None:
+    """The layer must decide as the agent did `[T, N, K - 1]`, but for scores within rounding of 0."""
+    for trade_off, at_price in zip(trade_offs, leaves, strict=True):
+        for k in range(data.num_exits - 1):
+            scores = keras.ops.convert_to_numpy(policy(data.features[:, k], exit_index=k, trade_off=trade_off))
+            differs = ((scores > 0) != at_price[:, k]) & (np.abs(scores) > _ROUNDING)
+            if differs.any():
+                raise RuntimeError(
+                    f"The layer made from the agent's weights decides differently on {differs.sum()} of {len(data)} "
+                    f"inputs at exit {k}."
+                )

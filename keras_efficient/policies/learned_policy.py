@@ -13,12 +13,15 @@ from keras_efficient.ops.macs import dense_macs
 from keras_efficient.policies.arguments import check_exit_index, check_hidden_units, check_integer
 from keras_efficient.policies.exit_policy import ExitPolicy
 
+_SMALLEST = 1e-3
+
 
 @keras.saving.register_keras_serializable(package="keras_efficient")
 class LearnedPolicy(ExitPolicy):
     """A multilayer perceptron on the standardised features of an exit, one network for all exits.
 
-    With `x` the features, followed by the logarithm of the trade-off where the policy takes one, and `k` the exit,
+    With `x` the `spread_features`, followed by the logarithm of the trade-off where the policy takes one, and `k` the
+    exit,
 
         h_1 = relu((x - mean_k) * scale_k @ W_1 + b_1k);   h_i = relu(h_{i-1} @ W_i + b_i);   score = h_L @ w + b
 
@@ -51,13 +54,32 @@ class LearnedPolicy(ExitPolicy):
         check_exit_index(exit_index, self.num_exits)
         if exit_index == self.num_exits - 1:
             return ops.ones_like(features[:, 0])
+        features = spread_features(features)
         if trade_off is not None:
             features = ops.concatenate([features, ops.log(ops.reshape(trade_off, (-1, 1)))], axis=-1)
-        hidden = (features - self.mean[exit_index]) * self.scale[exit_index]
-        hidden = ops.matmul(hidden, self.kernels[0]) + self.biases[0][exit_index]
+        self.record_macs(sum(dense_macs(*kernel.shape) for kernel in self.kernels))
+        return self._network(features, self.mean[exit_index], self.scale[exit_index], self.biases[0][exit_index])
+
+    def scores(self, features: Any, trade_off: Any = None) -> Any:
+        """The scores of all exits but the last at once, for training.
+
+        Args:
+            features: `[B, K, num_features]`, from `spread_features`.
+            trade_off: `[B]`, or None.
+
+        Returns:
+            `[B, K - 1]`.
+        """
+        features = features[:, :-1]
+        if trade_off is not None:
+            price = ops.log(ops.reshape(trade_off, (-1, 1, 1)))
+            features = ops.concatenate([features, ops.zeros_like(features[..., :1]) + price], axis=-1)
+        return self._network(features, self.mean, self.scale, self.biases[0])
+
+    def _network(self, inputs: Any, mean: Any, scale: Any, first_bias: Any) -> Any:
+        hidden = ops.matmul((inputs - mean) * scale, self.kernels[0]) + first_bias
         for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
             hidden = ops.matmul(ops.relu(hidden), kernel) + bias
-        self.record_macs(sum(dense_macs(*kernel.shape) for kernel in self.kernels))
         return ops.squeeze(hidden, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
@@ -70,8 +92,8 @@ class LearnedPolicy(ExitPolicy):
         """Makes a policy from trained numbers.
 
         Args:
-            mean: `[K - 1, D]`, subtracted from the inputs of each exit but the last: `D` features, the logarithm of the
-                trade-off counted where there is a `trade_off_range`.
+            mean: `[K - 1, D]`, subtracted from the inputs of each exit but the last: spread features, the logarithm of
+                the trade-off counted where there is a `trade_off_range`.
             scale: `[K - 1, D]`, multiplied after that.
             layers: `(kernel, bias)` of each dense layer, the first bias `[K - 1, units]`, the last layer of one unit.
             **kwargs: Arguments of the constructor but those that the arrays tell.
@@ -87,3 +109,19 @@ class LearnedPolicy(ExitPolicy):
             kernel.assign(np.asarray(arrays[0]))
             bias.assign(np.asarray(arrays[1]))
         return policy
+
+
+def spread_features(features: Any) -> Any:
+    """Features `[..., F]` as a small network learns best from them.
+
+    Confidence `c` and margin `m` become `-log(1 - c)` and `-log(1 - m)`, entropy `e` becomes `log(e)`, each with 0.001
+    for what is smaller; the others stay. Most inputs are sure at most exits: this tells 0.99 from 0.999, which is where
+    decisions lie when the trade-off is small.
+    """
+    confidence, entropy, margin = (features[..., i : i + 1] for i in range(3))
+    sure = [
+        -ops.log(ops.maximum(1.0 - confidence, _SMALLEST)),
+        ops.log(ops.maximum(entropy, _SMALLEST)),
+        -ops.log(ops.maximum(1.0 - margin, _SMALLEST)),
+    ]
+    return ops.concatenate([*sure, features[..., 3:]], axis=-1)

@@ -22,23 +22,34 @@ def cross_fitted_ridge(columns: Array, targets: Array, folds: NDArray[np.int64])
     Returns:
         `w` `[D]` and `b`, fitted to all inputs, and `[N]` predictions, each made by a fit without that input's fold.
     """
-    unseen = np.empty((len(_PENALTIES), len(targets)))
+    weights, offsets, unseen = cross_fitted_ridges(columns, targets[:, None], folds)
+    return weights[0], float(offsets[0]), unseen[:, 0]
+
+
+def cross_fitted_ridges(columns: Array, targets: Array, folds: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+    """`cross_fitted_ridge` of `T` targets `[N, T]` on the same columns, each with a penalty of its own.
+
+    Returns:
+        `[T, D]` and `[T]`, fitted to all inputs, and `[N, T]` predictions for inputs left out.
+    """
+    unseen = np.empty((len(_PENALTIES), *targets.shape))
     for fold in np.unique(folds):
         left_out = folds == fold
         weights, offsets = _ridge(columns[~left_out], targets[~left_out])
-        unseen[:, left_out] = weights @ columns[left_out].T + offsets[:, None]
-    best = int(np.argmin(np.mean((unseen - targets) ** 2, axis=1)))
+        unseen[:, left_out] = np.moveaxis(weights @ columns[left_out].T + offsets[..., None], 1, 2)
+    best = np.argmin(np.mean((unseen - targets) ** 2, axis=1), axis=0)
     weights, offsets = _ridge(columns, targets)
-    return weights[best], float(offsets[best]), unseen[best]
+    each = np.arange(targets.shape[1])
+    return weights[best, each], offsets[best, each], unseen[best, :, each].T
 
 
 def _ridge(columns: Array, targets: Array) -> tuple[Array, Array]:
-    """Weights `[P, D]` and offsets `[P]` for all penalties, from one eigendecomposition."""
+    """Weights `[P, T, D]` and offsets `[P, T]` for all penalties, from one eigendecomposition."""
     mean, scale = columns.mean(axis=0), columns.std(axis=0)
     varies = scale > 1e-7
     standard = (columns - mean) * np.where(varies, 1.0 / np.where(varies, scale, 1.0), 0.0)
     variances, directions = np.linalg.eigh(standard.T @ standard / len(targets))
-    along = directions.T @ (standard.T @ (targets - targets.mean()) / len(targets))
-    shrunk = along / (np.maximum(variances, 0.0) + _PENALTIES[:, None])
+    along = (targets - targets.mean(axis=0)).T @ standard / len(targets) @ directions
+    shrunk = along / (np.maximum(variances, 0.0) + _PENALTIES[:, None, None])
     weights = (shrunk @ directions.T) * np.where(varies, 1.0 / np.where(varies, scale, 1.0), 0.0)
-    return weights, targets.mean() - weights @ mean
+    return weights, targets.mean(axis=0) - weights @ mean

@@ -1,16 +1,19 @@
 """Leave as soon as an exit is sure enough: one number, and a baseline that is hard to beat."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from keras_efficient.layers.exit_features import EXIT_FEATURES
-from keras_efficient.policies.arguments import check_choice, check_number
+from keras_efficient.policies.arguments import check_choice, check_exit_index, check_number
 from keras_efficient.policies.exit_data import ExitData
 from keras_efficient.policies.exit_policy import ExitPolicy
+from keras_efficient.policies.thresholds import best_thresholds, between
 
 Measure = Literal["confidence", "entropy", "margin"]
 _SIGN = {"confidence": 1.0, "entropy": -1.0, "margin": 1.0}  # +1 where a large value means a sure exit
@@ -33,13 +36,14 @@ class ThresholdCurve:
 
 @keras.saving.register_keras_serializable(package="keras_efficient")
 class ThresholdPolicy(ExitPolicy):
-    """Leaves at the first exit whose confidence, entropy or margin passes one threshold.
+    """Leaves at the first exit whose confidence, entropy or margin passes a threshold.
 
     The score is `confidence - threshold`, `margin - threshold` or `threshold - entropy`. Entropy is divided by
     `log(classes)`, so that all three lie between 0 and 1. As in BranchyNet (Teerapittayanon et al., ICPR 2016).
 
     Args:
-        threshold: Where to leave. A number outside [0, 1] makes all inputs leave at the first or at the last exit.
+        threshold: Where to leave: one number for all exits, or `K - 1`, one for each exit but the last. A number
+            outside [0, 1] makes all inputs leave there, or none.
         measure: `"confidence"`, `"entropy"` or `"margin"`.
 
     Example:
@@ -48,14 +52,27 @@ class ThresholdPolicy(ExitPolicy):
     >>> evaluate(policy, test).accuracy
     """
 
-    def __init__(self, threshold: float = 0.9, measure: Measure = "confidence", **kwargs: Any) -> None:
+    def __init__(
+        self, threshold: float | Sequence[float] = 0.9, measure: Measure = "confidence", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.threshold = check_number("threshold", threshold)
+        self.threshold: float | list[float]
+        if isinstance(threshold, list | tuple) and threshold:
+            self.threshold = [check_number("threshold", one) for one in threshold]
+            self.num_exits = len(self.threshold) + 1
+        else:
+            self.threshold = check_number("threshold", threshold)
         self.measure = check_choice("measure", measure, tuple(_SIGN))
 
     def call(self, features: Any, exit_index: int) -> Any:
         value = features[:, EXIT_FEATURES.index(self.measure)]
-        return (value - self.threshold) * _SIGN[self.measure]
+        threshold = self.threshold
+        if isinstance(threshold, list):
+            check_exit_index(exit_index, self.num_exits)
+            if exit_index == self.num_exits - 1:
+                return ops.ones_like(value)
+            threshold = threshold[exit_index]
+        return (value - threshold) * _SIGN[self.measure]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "threshold": self.threshold, "measure": self.measure}
@@ -69,6 +86,7 @@ class ThresholdPolicy(ExitPolicy):
         accuracy_drop: float | None = None,
         trade_off: float | None = None,
         measure: Measure = "confidence",
+        per_exit: bool = False,
         **kwargs: Any,
     ) -> "ThresholdPolicy":
         """The best threshold on held-out data, found by an exact sweep of all that act differently.
@@ -83,6 +101,8 @@ class ThresholdPolicy(ExitPolicy):
             trade_off: Price of one full network in accuracy: the threshold of the highest
                 `accuracy - trade_off * cost`.
             measure: What is compared with the threshold.
+            per_exit: One threshold for each exit, for a `budget` or `trade_off`: from the best single one, each in turn
+                is moved to its best place until none moves. A budget becomes a trade-off, by bisection.
 
         Raises:
             ValueError: If not exactly one goal is given, or if leaving at the first exit already costs more than
@@ -96,6 +116,8 @@ class ThresholdPolicy(ExitPolicy):
                 f"Received: {', '.join(f'{name}={goal}' for name, goal in given.items()) or 'none'}"
             )
         curve = threshold_curve(data, measure)
+        if per_exit:
+            return cls(_one_for_each_exit(data, curve, budget, trade_off, measure), measure, **kwargs)
         if budget is not None:
             best = _most_accurate_within(curve, budget)
         elif accuracy_drop is not None:
@@ -126,22 +148,10 @@ def threshold_curve(data: ExitData, measure: Measure = "confidence") -> Threshol
     cost = data.costs[-1] - np.cumsum(saved)[last_of_equals] / len(data)
     distinct = turns[last_of_equals]
     return ThresholdCurve(
-        thresholds=sign * _between(distinct),
+        thresholds=sign * between(distinct),
         accuracy=np.concatenate([[correct[:, -1].sum()], right]) / len(data),
         cost=np.concatenate([[data.costs[-1]], cost]),
     )
-
-
-def _between(distinct: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Thresholds above all of the falling float32 numbers, between each two neighbours, and below all.
-
-    Float32 itself, and never the upper neighbour, so that `value > threshold` is exact where the policy runs.
-    """
-    middle = (distinct[:-1] + distinct[1:]) / np.float32(2)
-    middle = np.where(middle < distinct[:-1], middle, distinct[1:])
-    above = distinct[:1]  # nothing is above the largest
-    below = distinct[-1:] - np.float32(1)
-    return np.concatenate([above, middle, below]).astype(np.float64)
 
 
 def _most_accurate_within(curve: ThresholdCurve, budget: float) -> int:
@@ -157,6 +167,32 @@ def _most_accurate_within(curve: ThresholdCurve, budget: float) -> int:
 def _cheapest_with(curve: ThresholdCurve, accuracy: float, drop: float) -> int:
     check_number("accuracy_drop", drop, 0, 100)
     return int(np.flatnonzero(curve.accuracy >= accuracy - drop / 100 - 1e-12)[-1])
+
+
+def _one_for_each_exit(
+    data: ExitData, curve: ThresholdCurve, budget: float | None, trade_off: float | None, measure: Measure
+) -> list[float]:
+    sign = _SIGN[measure]
+    sureness = sign * data.features[:, :-1, EXIT_FEATURES.index(measure)]
+
+    def found(price: float) -> tuple[NDArray[np.float64], float]:
+        one = sign * curve.thresholds[_last_best(curve.accuracy - price * curve.cost)]
+        return best_thresholds(sureness, data.rewards(price), data.costs, one)
+
+    if trade_off is not None:
+        thresholds = found(check_number("trade_off", trade_off, 0))[0]
+    elif budget is not None:
+        _most_accurate_within(curve, budget)  # refuses what no exit can meet
+        low, high = 0.0, 1.0
+        while found(high)[1] > budget:
+            low, high = high, 4 * high
+        for _ in range(16):
+            middle = (low + high) / 2
+            low, high = (low, middle) if found(middle)[1] <= budget else (middle, high)
+        thresholds = found(high)[0]
+    else:
+        raise ValueError("Invalid value for argument `per_exit`. Expected False with `accuracy_drop`. Received: True")
+    return [float(sign * threshold) for threshold in thresholds]
 
 
 def _last_best(values: NDArray[np.float64]) -> int:

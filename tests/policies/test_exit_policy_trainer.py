@@ -41,6 +41,15 @@ def test_other_agents_run(make_chain, agent, capsys):
     assert len(trainer.history["reward"]) == 2
 
 
+@needs_agents
+def test_a_policy_for_any_trade_off(make_chain):
+    data = make_chain(300, exits=3)
+    policy = ExitPolicyTrainer(trade_off_range=(0.05, 2.0), iterations=20, verbose=0).fit(data)
+    assert (policy.takes_trade_off, policy.trade_off_range, policy.num_features) == (True, (0.05, 2.0), 4)
+    costs = [evaluate(policy, data, price).cost for price in (0.05, 0.3, 2.0)]
+    assert costs[0] > costs[1] > costs[2]
+
+
 def test_missing_extra_is_named(monkeypatch, tiny):
     monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None if name == "tf_agents" else True)
     monkeypatch.setattr(process.sys, "version_info", (3, 11, 0))
@@ -94,7 +103,7 @@ def test_a_useless_policy_is_reported(monkeypatch, tiny):
     def leave_at_once(config, arrays, on_progress):
         on_progress({"iteration": 1, "reward": 0.0, "validation_reward": 0.0})
         layers = {"kernel_0": np.zeros((4, 2)), "bias_0": np.zeros((2, 2))}
-        return {**layers, "kernel_1": np.zeros((2, 1)), "bias_1": np.ones(1), "leaves": np.ones((4, 2), dtype=bool)}
+        return {**layers, "kernel_1": np.zeros((2, 1)), "bias_1": np.ones(1), "leaves": np.ones((1, 4, 2), dtype=bool)}
 
     monkeypatch.setattr(trainer_module, "check_agents_installed", lambda: None)
     monkeypatch.setattr(trainer_module, "run_agents_worker", leave_at_once)
@@ -106,7 +115,7 @@ def test_a_useless_policy_is_reported(monkeypatch, tiny):
 def test_a_layer_that_decides_otherwise_is_an_error(monkeypatch, tiny):
     def disagree(config, arrays, on_progress):
         layers = {"kernel_0": np.zeros((4, 2)), "bias_0": np.zeros((2, 2))}
-        return {**layers, "kernel_1": np.zeros((2, 1)), "bias_1": np.ones(1), "leaves": np.zeros((4, 2), dtype=bool)}
+        return {**layers, "kernel_1": np.zeros((2, 1)), "bias_1": np.ones(1), "leaves": np.zeros((1, 4, 2), dtype=bool)}
 
     monkeypatch.setattr(trainer_module, "check_agents_installed", lambda: None)
     monkeypatch.setattr(trainer_module, "run_agents_worker", disagree)
@@ -119,7 +128,7 @@ def test_a_layer_that_decides_otherwise_is_an_error(monkeypatch, tiny):
     [
         ("agent", "sarsa"),
         ("trade_off", -0.1),
-        ("trade_off", None),
+        ("trade_off", "low"),
         ("iterations", 0),
         ("seed", -1),
         ("hidden_units", ()),
@@ -131,6 +140,12 @@ def test_a_layer_that_decides_otherwise_is_an_error(monkeypatch, tiny):
 def test_bad_arguments(argument, value):
     with pytest.raises(ValueError, match=f"`{argument}`.*Expected.*Received"):
         ExitPolicyTrainer(**{"trade_off": 0.3, argument: value})
+
+
+def test_bad_range():
+    with pytest.raises(ValueError, match="`trade_off_range`.*Expected two positive numbers.*Received"):
+        ExitPolicyTrainer(trade_off_range=(1.0, 0.1))
+    assert ExitPolicyTrainer().trade_off_range == (0.02, 1.0)
 
 
 def test_validation_must_have_the_same_exits(monkeypatch, tiny):

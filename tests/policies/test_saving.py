@@ -8,6 +8,7 @@ from keras_efficient.policies import BackwardInduction, LearnedPolicy, Threshold
 def make_policies(data):
     return {
         "threshold": ThresholdPolicy.tune(data, trade_off=0.3, measure="entropy"),
+        "thresholds": ThresholdPolicy.tune(data, trade_off=0.3, per_exit=True),
         "hinge": BackwardInduction.fit(data, 0.3),
         "step": BackwardInduction.fit(data, 0.3, basis="step"),
         "learned": LearnedPolicy(num_exits=4, hidden_units=(8, 8)),
@@ -15,7 +16,7 @@ def make_policies(data):
     }
 
 
-KINDS = ["threshold", "hinge", "step", "learned", "for any trade-off"]
+KINDS = ["threshold", "thresholds", "hinge", "step", "learned", "for any trade-off"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

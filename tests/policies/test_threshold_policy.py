@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_efficient.policies import ExitData, ThresholdPolicy, evaluate, threshold_curve
+from keras_efficient.policies import ExitData, ThresholdPolicy, decide, evaluate, threshold_curve
 
 
 @pytest.mark.parametrize(("measure", "column"), [("confidence", 0), ("entropy", 1), ("margin", 2)])
@@ -65,6 +65,42 @@ def test_trade_off_extremes(make_chain):
     assert evaluate(ThresholdPolicy.tune(data, trade_off=0.0), data).accuracy == pytest.approx(best)
 
 
+def test_one_threshold_per_exit(tiny):
+    policy = ThresholdPolicy([0.75, 0.95])
+    np.testing.assert_allclose(policy(tiny.features[:, 0], exit_index=0), [0.15, -0.15, -0.05, 0.05], atol=1e-6)
+    np.testing.assert_array_equal(decide(policy, tiny.features), [0, 2, 2, 0])
+    np.testing.assert_array_equal(policy(tiny.features[:, 2], exit_index=2), np.ones(4))
+    with pytest.raises(ValueError, match="`policy`.*network's 3 exits.*ThresholdPolicy.*made for 4"):
+        decide(ThresholdPolicy([0.5, 0.5, 0.5]), tiny.features)
+
+
+@settings(max_examples=25, deadline=None)
+@given(exit_data(), st.sampled_from([0.0, 0.1, 0.5, 3.0]), st.sampled_from(["confidence", "entropy"]))
+def test_thresholds_per_exit_earn_more_than_one_and_no_single_move_helps(data, trade_off, measure):
+    one = ThresholdPolicy.tune(data, trade_off=trade_off, measure=measure)
+    each = ThresholdPolicy.tune(data, trade_off=trade_off, measure=measure, per_exit=True)
+    reward = evaluate(each, data, trade_off).reward
+    assert reward >= evaluate(one, data, trade_off).reward - 1e-9
+    for k in range(data.num_exits - 1):
+        for moved in np.linspace(-0.05, 1.05, 12):
+            thresholds = [*each.threshold[:k], moved, *each.threshold[k + 1 :]]
+            assert evaluate(ThresholdPolicy(thresholds, measure), data, trade_off).reward <= reward + 1e-6
+
+
+def test_thresholds_per_exit_within_a_budget(chain):
+    held_out, test = chain
+    for budget in (0.4, 0.7):
+        each = ThresholdPolicy.tune(held_out, budget=budget, per_exit=True)
+        result = evaluate(each, held_out)
+        assert budget - 0.1 < result.cost <= budget
+        assert result.accuracy >= evaluate(ThresholdPolicy.tune(held_out, budget=budget), held_out).accuracy - 0.01
+        assert evaluate(each, test).cost == pytest.approx(budget, abs=0.1)
+    with pytest.raises(ValueError, match="`budget`.*first exit, 0.25. Received: 0.1"):
+        ThresholdPolicy.tune(held_out, budget=0.1, per_exit=True)
+    with pytest.raises(ValueError, match="`per_exit`.*False with `accuracy_drop`"):
+        ThresholdPolicy.tune(held_out, accuracy_drop=1, per_exit=True)
+
+
 @pytest.mark.parametrize("goals", [{}, {"budget": 0.5, "trade_off": 0.1}])
 def test_exactly_one_goal(tiny, goals):
     with pytest.raises(ValueError, match="exactly one of the arguments `budget`, `accuracy_drop` and `trade_off`"):
@@ -83,5 +119,7 @@ def test_bad_goals(tiny, argument, value):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="`threshold`.*finite number.*nan"):
         ThresholdPolicy(float("nan"))
+    with pytest.raises(ValueError, match="`threshold`.*finite number.*'high'"):
+        ThresholdPolicy([0.5, "high"])
     with pytest.raises(ValueError, match="`measure`.*'confidence', 'entropy', 'margin'.*'sureness'"):
         ThresholdPolicy(0.5, "sureness")

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,31 +25,41 @@ def main(directory: Path) -> None:
     import tf_keras
     from tf_agents.environments import tf_py_environment
 
-    from .agents import AGENTS, merge_exit_index
-    from .exit_chain import ExitChain, mean_reward, observations
+    from .agents import AGENTS, greedy, merge_exit_index, moved_towards
+    from .exit_chain import ExitChain, grid_observations, mean_reward
     from .exit_environment import ExitEnvironment
 
     tf_keras.utils.set_random_seed(config["seed"])
     tf.config.experimental.enable_op_determinism()
-    chain = ExitChain(
-        task["features"], task["rewards"], config["batch_size"], config["seed"], config["exploring_starts"]
-    )
+    trade_off = tuple(config["trade_off_range"]) if config["trade_off_range"] else float(config["trade_off"])
+    names = ("batch_size", "seed", "exploring_starts")
+    chain = ExitChain(task["features"], task["correct"], task["costs"], trade_off, *(config[name] for name in names))
     environment = tf_py_environment.TFPyEnvironment(ExitEnvironment(chain))
     trainer = AGENTS[config["agent"]](environment, {**config, "num_exits": chain.num_exits})
-    validation = observations(task["validation_features"])
 
-    best, best_reward = trainer.layers(), -np.inf
+    seen, correct, prices = {}, {}, task["trade_offs"].astype(np.float32)
+    for part, prefix in (("reward", ""), ("validation_reward", "validation_")):
+        seen[part] = grid_observations(task[f"{prefix}features"], trade_off, prices)
+        correct[part] = task[f"{prefix}correct"]
+
+    def shaped(leaves: Any, part: str) -> Any:
+        return leaves.reshape(len(prices), len(correct[part]), -1)
+
+    average = trainer.layers()
+    best, best_reward = average, -np.inf
     for iteration in range(config["iterations"]):
-        trainer.iterate(iteration / config["iterations"])
-        reward = mean_reward(trainer.leaves(validation), task["validation_rewards"])
-        if reward > best_reward:
-            best, best_reward = trainer.layers(), reward
-            best_leaves = trainer.leaves(chain.observations)
-        line = {"iteration": iteration + 1, "validation_reward": reward}
-        line["reward"] = mean_reward(trainer.leaves(chain.observations), chain.rewards)
-        progress.write(json.dumps(line) + "\n")
+        trainer.learn(iteration / config["iterations"])
+        average = moved_towards(average, trainer.layers(), max(config["averaging"], 1 / (iteration + 1)))
+        line = {
+            part: mean_reward(shaped(greedy(average, seen[part]), part), correct[part], task["costs"], prices)
+            for part in seen
+        }
+        if line["validation_reward"] >= best_reward:
+            best, best_reward = average, line["validation_reward"]
+        progress.write(json.dumps({"iteration": iteration + 1, **line}) + "\n")
 
-    arrays = {"leaves": best_leaves}
+    trainer.assign(best)
+    arrays = {"leaves": shaped(trainer.leaves(seen["validation_reward"]), "validation_reward")}
     for i, (kernel, bias) in enumerate(merge_exit_index(best, chain.num_exits)):
         arrays[f"kernel_{i}"], arrays[f"bias_{i}"] = kernel, bias
     np.savez(directory / "result.npz", **arrays)

@@ -1,6 +1,6 @@
 """The three TF-Agents agents, each with one hidden network for "continue" and "exit"."""
 
-from collections.abc import Sequence
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 from tf_agents.utils import common
 
-from .exit_chain import EXIT
+from .exit_chain import CONTINUE, EXIT
+
+Layers = list[tuple[NDArray[np.float32], ...]]
 
 
 class Trainer:
@@ -26,16 +28,23 @@ class Trainer:
     def __init__(self, environment: Any, config: dict[str, Any]) -> None:
         self.environment = environment
         self.config = config
-        self.steps = 2 * (config["num_exits"] - 1) + 1  # at least one whole episode and the step that resets
+        self.steps = max(config["num_exits"] - 1, 2)  # the longest episode, and a pair for the buffer
         self.hidden = [tf_keras.layers.Dense(units, activation="relu") for units in config["hidden_units"]]
         self.head = tf_keras.layers.Dense(
             2, kernel_initializer=tf_keras.initializers.RandomUniform(-0.03, 0.03), name="head"
         )
-        self.agent = self.make_agent(tf_keras.optimizers.Adam(config["learning_rate"]))
+        self.optimizer = tf_keras.optimizers.Adam(config["learning_rate"])
+        self.agent = self.make_agent(self.optimizer)
         self.agent.initialize()
         self.train = common.function(self.agent.train)
         self.action = common.function(self.agent.collect_policy.action)
         self.greedy_action = common.function(self.agent.policy.action)
+        self.random = np.random.default_rng(config["seed"])
+
+    def learn(self, progress: float) -> None:
+        """Collects and learns once. `progress` is the share of the iterations that is done."""
+        self.optimizer.learning_rate.assign(self.config["learning_rate"] * (1 + math.cos(math.pi * progress)) / 2)
+        self.iterate(progress)
 
     def make_agent(self, optimizer: Any) -> Any:
         raise NotImplementedError
@@ -71,25 +80,29 @@ class Trainer:
         return tf.nest.map_structure(lambda *parts: tf.stack(parts, axis=1), *transitions)
 
     def leaves(self, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Greedy decisions `[N, K - 1]` for observations `[N, K, D]`."""
-        flat = observations[:, :-1].reshape(-1, observations.shape[-1])
-        action = self.greedy_action(ts.restart(tf.constant(flat), batch_size=len(flat))).action
-        return np.asarray(action.numpy().reshape(len(observations), -1) == EXIT)
+        """Greedy decisions `[M]` for observations `[M, D]`."""
+        action = self.greedy_action(ts.restart(tf.constant(observations), batch_size=len(observations))).action
+        return np.asarray(action.numpy() == EXIT)
 
-    def layers(self) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def layers(self) -> Layers:
         """Kernel and bias of each dense layer of the deciding network; the last has the units "continue", "exit"."""
         return [tuple(weight.numpy() for weight in layer.weights) for layer in (*self.hidden, self.head)]
 
+    def assign(self, layers: Layers) -> None:
+        """Puts weights such as those of `layers` into the deciding network."""
+        for layer, weights in zip((*self.hidden, self.head), layers, strict=True):
+            layer.set_weights(weights)
+
 
 class PolicyGradient(Trainer):
-    """What PPO and REINFORCE share: whole episodes of the present policy, thrown away after some steps of training."""
+    """What PPO and REINFORCE share: episodes of the present policy, thrown away after some steps of training."""
 
     rounds: int  # of collecting in an iteration
     epochs: int  # steps of training on what a round has collected
 
     def iterate(self, progress: float) -> None:
         for _ in range(self.rounds):
-            experience = only_whole_episodes(self.collect(self.environment.reset()))
+            experience = single_decisions(self.collect(self.environment.reset()), self.random)
             for _ in range(self.epochs):
                 self.train(experience)
 
@@ -145,7 +158,7 @@ class Dqn(Trainer):
             td_errors_loss_fn=tf.math.squared_difference,
         )
         self.buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(
-            agent.collect_data_spec, batch_size=self.environment.batch_size, max_length=200
+            agent.collect_data_spec, batch_size=self.environment.batch_size, max_length=50
         )
         return agent
 
@@ -155,26 +168,59 @@ class Dqn(Trainer):
         for step in range(self.steps):
             self.buffer.add_batch(tf.nest.map_structure(lambda part, step=step: part[:, step], experience))
         if progress == 0.0:
-            self.samples = iter(self.buffer.as_dataset(sample_batch_size=256, num_steps=2).prefetch(2))
+            self.samples = iter(self.buffer.as_dataset(sample_batch_size=1024, num_steps=2).prefetch(2))
         for _ in range(20):
             self.train(next(self.samples)[0])
 
 
-def only_whole_episodes(experience: Any) -> Any:
-    """Marks the steps after each place's last finished episode as boundaries, which the losses leave out."""
+def single_decisions(experience: Any, random: np.random.Generator) -> Any:
+    """Decisions drawn from the first episode of each place, as many as there are places, each with its return.
+
+    The only reward comes last and the discount is 1, so every decision of an episode has the same return. Each one
+    becomes an episode of one step, `[B, 2]` with the boundary that TF-Agents expects behind it: nothing is padded, and
+    PPO normalises the advantages of decisions alone.
+    """
     ends = experience.next_step_type.numpy() == ts.StepType.LAST
-    unfinished = np.cumsum(ends[:, ::-1], axis=1)[:, ::-1] == 0
-    step_type = np.where(unfinished, ts.StepType.LAST, experience.step_type.numpy()).astype(np.int32)
-    next_step_type = np.where(unfinished, ts.StepType.FIRST, experience.next_step_type.numpy()).astype(np.int32)
-    return experience._replace(step_type=tf.constant(step_type), next_step_type=tf.constant(next_step_type))
+    made = np.cumsum(ends, axis=1) - ends == 0
+    returns = np.sum(experience.reward.numpy() * made, axis=1)
+    places, steps = np.nonzero(made)
+    chosen = random.permutation(len(places))[: len(ends)]
+    where = tf.constant(np.stack([places[chosen], steps[chosen]], axis=1))
+    twice = tf.nest.map_structure(lambda part: tf.stack([tf.gather_nd(part, where)] * 2, axis=1), experience)
+    earned = returns[places[chosen]].astype(np.float32)
+
+    def frames(first: Any, second: Any, dtype: Any) -> Any:
+        return tf.constant(np.tile(np.array([[first, second]], dtype), (len(chosen), 1)))
+
+    return twice._replace(
+        reward=tf.constant(np.stack([earned, np.zeros_like(earned)], axis=1)),
+        discount=frames(0, 1, np.float32),
+        step_type=frames(ts.StepType.FIRST, ts.StepType.LAST, np.int32),
+        next_step_type=frames(ts.StepType.LAST, ts.StepType.FIRST, np.int32),
+    )
 
 
 AGENTS: dict[str, type[Trainer]] = {"ppo": Ppo, "reinforce": Reinforce, "dqn": Dqn}
 
 
-def merge_exit_index(
-    layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], num_exits: int
-) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+def moved_towards(average: Layers, layers: Layers, share: float) -> Layers:
+    """`average` after a step of `share` of the way to `layers`: what remains has less of the noise of single steps."""
+    return [
+        tuple(old + share * (new - old) for old, new in zip(*pair, strict=True))
+        for pair in zip(average, layers, strict=True)
+    ]
+
+
+def greedy(layers: Layers, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether a network of these weights leaves, `[M]`, for observations `[M, D]`."""
+    for kernel, bias in layers[:-1]:
+        observations = np.maximum(observations @ kernel + bias, 0)
+    kernel, bias = layers[-1]
+    values = observations @ kernel + bias
+    return values[:, EXIT] > values[:, CONTINUE]
+
+
+def merge_exit_index(layers: Layers, num_exits: int) -> Layers:
     """The network as `LearnedPolicy` holds it.
 
     The one-hot rows of the first kernel become a bias per exit but the last, and the two outputs become their

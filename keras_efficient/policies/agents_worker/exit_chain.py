@@ -1,24 +1,29 @@
 """The Markov decision process of leaving a network, over cached features: plain NumPy, many inputs at once."""
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 CONTINUE, EXIT = 0, 1
+Range = tuple[float, float]
 
 
 class ExitChain:
     """A batch of inputs, each on its way through the exits of a network.
 
-    The state is `(input, exit k)`, observed as the features of exit `k` followed by a one-hot exit index. Action
-    `EXIT` earns `rewards[input, k]` and ends; `CONTINUE` earns 0 and leads to exit `k + 1`, whose features come next.
-    At the last exit there is nothing to decide: who reaches it leaves there at once and earns its reward. Transitions
-    are deterministic and the discount is 1, so a return is the reward of the exit taken.
+    The state is `(input, exit k)`, with a trade-off that belongs to the episode. It is observed as the features of exit
+    `k`, the standardised logarithm of the trade-off where there is a range of them, and a one-hot exit index. Action
+    `EXIT` earns `correct[input, k] - trade_off * costs[k]` and ends; `CONTINUE` earns 0 and leads to exit `k + 1`,
+    whose features come next. At the last exit there is nothing to decide: who reaches it leaves there at once and earns
+    its reward. Transitions are deterministic and the discount is 1, so a return is the reward of the exit taken.
 
     Args:
         features: `[N, K, F]` float, standardised by the caller.
-        rewards: `[N, K]` reward of leaving at each exit.
+        correct: `[N, K]` whether, or how surely, each exit is right.
+        costs: `[K]` cost up to and including each exit.
+        trade_off: A number, or the range from which one is drawn log-uniformly for each episode.
         batch_size: Number of inputs under way at once.
         seed: Seed of the draws.
         exploring_starts: Share of the episodes that start at an exit drawn uniformly, not at the first.
@@ -27,30 +32,36 @@ class ExitChain:
     def __init__(
         self,
         features: NDArray[np.float32],
-        rewards: NDArray[Any],
+        correct: NDArray[Any],
+        costs: NDArray[Any],
+        trade_off: float | Range,
         batch_size: int,
         seed: int,
         exploring_starts: float = 0.0,
     ) -> None:
-        self.num_inputs, self.num_exits = rewards.shape
-        self.observations = observations(features)
-        self.rewards = rewards.astype(np.float32)
+        self.num_inputs, self.num_exits = correct.shape
+        self.features = features.astype(np.float32)
+        self.correct = correct.astype(np.float32)
+        self.costs = costs.astype(np.float32)
+        self.trade_off = trade_off
         self.batch_size = batch_size
         self.exploring_starts = exploring_starts
         self.random = np.random.default_rng(seed)
         self.inputs = np.zeros(batch_size, dtype=np.int64)
         self.exits = np.zeros(batch_size, dtype=np.int64)
+        self.prices = np.ones(batch_size, dtype=np.float32)
         self.over = np.ones(batch_size, dtype=bool)
 
     def reset(self, which: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-        """Starts new episodes, everywhere or where `which` is True; returns all observations `[B, F + K]`."""
+        """Starts new episodes, everywhere or where `which` is True; returns all observations `[B, D]`."""
         fresh = np.ones(self.batch_size, dtype=bool) if which is None else which
         count = int(fresh.sum())
         self.inputs[fresh] = self.random.integers(self.num_inputs, size=count)
         explores = self.random.random(count) < self.exploring_starts
         self.exits[fresh] = np.where(explores, self.random.integers(self.num_exits - 1, size=count), 0)
+        self.prices[fresh] = self._drawn(count)
         self.over[fresh] = False
-        return self.observations[self.inputs, self.exits]
+        return self.observed()
 
     def step(self, actions: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
         """One decision for every input under way; those that are over stay as they are and earn 0.
@@ -59,26 +70,58 @@ class ExitChain:
             actions: `[B]`, `CONTINUE` or `EXIT`.
 
         Returns:
-            Observations `[B, F + K]` (of exit `k + 1` after `CONTINUE`, of the exit taken after `EXIT`), rewards `[B]`,
-            and whether each episode is over `[B]`.
+            Observations `[B, D]` (of exit `k + 1` after `CONTINUE`, of the exit taken after `EXIT`), rewards `[B]`, and
+            whether each episode is over `[B]`.
         """
         under_way = ~self.over
         self.exits += under_way & (actions == CONTINUE)
         ends = under_way & ((actions == EXIT) | (self.exits == self.num_exits - 1))
-        earned = np.where(ends, self.rewards[self.inputs, self.exits], np.float32(0))
+        reward = self.correct[self.inputs, self.exits] - self.prices * self.costs[self.exits]
         self.over |= ends
-        return self.observations[self.inputs, self.exits], earned, self.over.copy()
+        return self.observed(), np.where(ends, reward, np.float32(0)), self.over.copy()
+
+    def observed(self) -> NDArray[np.float32]:
+        """What is seen at each place of the batch, `[B, D]`."""
+        return observations(
+            self.features[self.inputs, self.exits], self.exits, self.num_exits, self.trade_off, self.prices
+        )
+
+    def _drawn(self, count: int) -> NDArray[np.float32]:
+        if isinstance(self.trade_off, float):
+            return np.full(count, self.trade_off, dtype=np.float32)
+        low, high = np.log(self.trade_off)
+        return np.exp(self.random.uniform(low, high, size=count)).astype(np.float32)
 
 
-def observations(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`[N, K, F + K]`: features and the one-hot index of their exit."""
-    num_inputs, num_exits, _ = features.shape
-    index = np.broadcast_to(np.eye(num_exits, dtype=np.float32), (num_inputs, num_exits, num_exits))
-    return np.concatenate([features.astype(np.float32), index], axis=-1)
+def observations(
+    features: NDArray[np.float32],
+    exits: NDArray[np.int64],
+    num_exits: int,
+    trade_off: float | Range,
+    prices: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """`[B, D]` from features `[B, F]`, exits `[B]` and trade-offs `[B]`, as `ExitChain` describes."""
+    parts = [features, np.eye(num_exits, dtype=np.float32)[exits]]
+    if not isinstance(trade_off, float):
+        low, high = np.log(trade_off)
+        standard = (np.log(prices) - (low + high) / 2) * (math.sqrt(12) / (high - low))
+        parts.insert(1, standard[:, None].astype(np.float32))
+    return np.concatenate(parts, axis=1)
 
 
-def mean_reward(leaves: NDArray[np.bool_], rewards: NDArray[Any]) -> float:
-    """What decisions `[N, K - 1]` earn on average, where `rewards` is `[N, K]`."""
-    last = np.ones((len(leaves), 1), dtype=bool)
-    taken = np.concatenate([leaves, last], axis=1).argmax(axis=1)
-    return float(rewards[np.arange(len(rewards)), taken].mean())
+def grid_observations(
+    features: NDArray[np.float32], trade_off: float | Range, prices: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What is seen of every input at every exit but the last for each of `T` prices: `[T * N * (K - 1), D]`."""
+    inputs, exits = features.shape[0], features.shape[1]
+    tiled = np.tile(features[:, :-1], (len(prices), 1, 1)).reshape(-1, features.shape[-1])
+    index = np.tile(np.arange(exits - 1), len(prices) * inputs)
+    return observations(tiled, index, exits, trade_off, np.repeat(prices, inputs * (exits - 1)))
+
+
+def mean_reward(leaves: NDArray[np.bool_], correct: NDArray[Any], costs: NDArray[Any], prices: NDArray[Any]) -> float:
+    """What decisions `[T, N, K - 1]` earn on average over `T` prices, where `correct` is `[N, K]`."""
+    last = np.ones((*leaves.shape[:2], 1), dtype=bool)
+    taken = np.concatenate([leaves, last], axis=-1).argmax(axis=-1)
+    right = np.take_along_axis(np.broadcast_to(correct, (len(prices), *correct.shape)), taken[..., None], axis=-1)
+    return float(np.mean(right[..., 0] - np.asarray(prices)[:, None] * costs[taken]))

@@ -27,7 +27,7 @@ class ExitEnvironment(py_environment.PyEnvironment):
         return self._chain.batch_size
 
     def observation_spec(self) -> Any:
-        return array_spec.ArraySpec(self._chain.observations.shape[2:], np.float32, name="observation")
+        return array_spec.ArraySpec(self._chain.observed().shape[1:], np.float32, name="observation")
 
     def action_spec(self) -> Any:
         return array_spec.BoundedArraySpec((), np.int32, minimum=0, maximum=1, name="action")
