@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from keras_efficient.tflite_export import delegate_path
 from keras_efficient.tflite_export.runtime import find_runtime
-from keras_efficient.tflite_export.session import plugin_options
+from keras_efficient.tflite_export.session import file_metadata, plugin_options
 from keras_efficient.tflite_export.timing import interruptions
 
 Array = NDArray[Any]
@@ -42,7 +42,8 @@ class Timer:
         runtime = find_runtime()
         library = None if delegate == "none" else delegate_path() if delegate == "auto" else pathlib.Path(delegate)
         delegates = [] if library is None else [runtime.load_delegate(library, plugin_options())]
-        self._interpreter = runtime.interpreter(pathlib.Path(path).read_bytes(), delegates, threads, {})
+        content = pathlib.Path(path).read_bytes()
+        self._interpreter = runtime.interpreter(content, delegates, threads, file_metadata(content))
         self.indices = [int(detail["index"]) for detail in self._interpreter.get_input_details()]
         self._dtypes = [detail["dtype"] for detail in self._interpreter.get_input_details()]
         self.shapes = [tuple(int(size) for size in detail["shape"]) for detail in self._interpreter.get_input_details()]

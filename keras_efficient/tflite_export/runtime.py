@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,13 +42,21 @@ class Runtime:
     def interpreter(self, content: bytes, delegates: Sequence[Any], num_threads: int, metadata: dict[str, Any]) -> Any:
         """An interpreter with its tensors allocated.
 
+        For a file with branches it keeps the memory of their subgraphs. By default an IF gives it back after each run
+        and plans it anew in the next, some microseconds for each branch that is entered.
+
         Raises:
             ValueError: If the runtime refuses the file; says which version is needed where that is the reason.
         """
         try:
-            interpreter = self.module.Interpreter(
-                model_content=content, experimental_delegates=list(delegates) or None, num_threads=num_threads
-            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
+                interpreter = self.module.Interpreter(
+                    model_content=content,
+                    experimental_delegates=list(delegates) or None,
+                    num_threads=num_threads,
+                    experimental_preserve_all_tensors=bool(metadata.get("branches")),
+                )
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             form = metadata.get("form")
