@@ -78,7 +78,8 @@ def test_run_stage_by_stage_they_agree_with_keras(budgeted, x, int8_files):
 
 def test_metadata(budgeted, int8_files):
     entries = file_metadata(int8_files["policy"])
-    assert [entry["macs"] for entry in entries["exits"]] == budgeted.exit_costs().tolist()
+    decisions = np.cumsum([stage["policy_macs"] for stage in entries["stages"]])
+    assert [entry["macs"] for entry in entries["exits"]] == (budgeted.exit_costs() + decisions).tolist()
     assert entries["staged"] is True
     assert entries["trade_off"]["max"] == 1.0
     for k in range(3):
