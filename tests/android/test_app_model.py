@@ -54,7 +54,7 @@ def cases(model):
                     "label": digits.class_names[result.output[row].argmax()],
                     "confidence": float(confidence[row]),
                     "exit": int(exit_index) + 1,
-                    "share": macs[exit_index] / macs[-1],
+                    "share": float(result.executed_macs[row] / macs[-1]),
                 }
             )
     return found
