@@ -12,7 +12,6 @@ import tempfile
 from typing import Any
 
 import keras
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -91,7 +90,7 @@ def measured(
         "against_threshold": curves.paired(held_out, test, cells, quick),
     }
     summary["normalised"] = curves.normalised(summary["policies"])
-    summary["operating_point"] = operating_point(network, held_out, test)
+    summary["operating_point"] = operating_point(network, held_out, test, cells)
     trunk = networks.trunk(network)
     peers = {"static": trunk, **statics}
     files = work / "files"
@@ -103,26 +102,28 @@ def measured(
     return summary
 
 
-def operating_point(network: MultiExit, held_out: policies.ExitData, test: policies.ExitData) -> dict[str, Any]:
-    """Gives the network the policy that is most accurate on held-out data within the budget; its test figures.
+def operating_point(
+    network: MultiExit, held_out: policies.ExitData, test: policies.ExitData, cells: Cells
+) -> dict[str, Any]:
+    """Gives the network the policy that is best on held-out data within the budget; its test figures.
 
-    A learned policy is taken only if it beats the tuned threshold there by a standard error.
+    Solved beats tuned only if the interval of their difference on the second half of the held-out data leaves out 0.
     """
     tuning, choosing = held_out.split(0.5, seed=0)
-    price = policies.trade_off_for_budget(tuning, BUDGET)
+    price = cells.get("operating/price", lambda: policies.trade_off_for_budget(held_out, BUDGET))
     candidates = {
         "threshold": lambda data: policies.ThresholdPolicy.tune(data, budget=BUDGET),
         "backward_induction": lambda data: policies.BackwardInduction.fit(data, price),
     }
-    reached = {name: policies.evaluate(make(tuning), choosing, price) for name, make in candidates.items()}
-    error = float(np.sqrt(0.25 / len(choosing)))
-    better = reached["backward_induction"].reward > reached["threshold"].reward + error  # type: ignore[operator]
-    chosen = "backward_induction" if better else "threshold"
+    tuned, solved = (make(tuning) for make in candidates.values())
+    _, low, _ = policies.paired_bootstrap(solved, tuned, choosing, price)
+    chosen = "backward_induction" if low > 0 else "threshold"
     network.policy = candidates[chosen](held_out)
     found = policies.evaluate(network.policy, test)
     last = float(test.correct[:, -1].mean())
     return {
         "policy": chosen,
+        "trade_off": price,
         "budget": BUDGET,
         "accuracy": found.accuracy,
         "cost": found.cost,
