@@ -17,7 +17,15 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "android" / "library"
 PACKAGE = "io.github.kerasefficient"
 # Memory that never grows, so that what grows is a leak; calls of the Java native interface are checked.
-JVM = ["-Xms96m", "-Xmx96m", "-XX:+UseSerialGC", "-XX:+AlwaysPreTouch", "-Xcheck:jni", "-XX:TieredStopAtLevel=1"]
+JVM = [
+    "-Xms96m",
+    "-Xmx96m",
+    "-XX:+UseSerialGC",
+    "-XX:+AlwaysPreTouch",
+    "-Xcheck:jni",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+ErrorFileToStdout",
+]
 
 sys.path[:0] = [str(path) for path in (LIBRARY, LIBRARY.parent, ROOT) if str(path) not in sys.path]
 
