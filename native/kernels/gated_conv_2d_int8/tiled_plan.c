@@ -79,7 +79,6 @@ int ke_int8_tiled_measure(KeGatedConv2DInt8Plan *plan, size_t *total, unsigned c
   KeInt8Tiled *t = &plan->tiled;
   t->has_seen = 0;
   if (plan->output_height == 0 || plan->output_width == 0) return KE_GATED_CONV_2D_OK;
-  const size_t lanes = (size_t)t->isa->lanes;
   const size_t units = (size_t)groups_of(t->isa->inputs, shape->in_channels);
   const size_t padded_out = (size_t)groups_of(KE_INT8_BLOCK, shape->out_channels) * KE_INT8_BLOCK;
   const size_t taps = (size_t)shape->kernel_h * (size_t)shape->kernel_w;
@@ -122,7 +121,6 @@ int ke_int8_tiled_measure(KeGatedConv2DInt8Plan *plan, size_t *total, unsigned c
   for (int i = 0; i < PIECES; i++) {
     if (!ke_reserve(total, bytes[i], &at[i])) return KE_GATED_CONV_2D_BAD_SIZE;
   }
-  (void)lanes;
   if (base == NULL) return KE_GATED_CONV_2D_OK;
   t->in = (KeInt8Block *)(void *)(base + at[IN]);
   t->out = (KeInt8Block *)(void *)(base + at[OUT]);
