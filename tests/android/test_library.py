@@ -82,7 +82,7 @@ def test_a_library_that_cannot_be_used(junit, models, tmp_path, library, expecte
     assert passed(junit("LibraryMissingTest", **properties), "LibraryMissingTest")
 
 
-def test_metadata_with_androids_own_json(junit, models):
+def test_metadata_with_androids_own_json(junit):
     """Android brings another implementation of org.json than the one on Maven Central."""
     jars = sorted(pathlib.Path.home().glob(".m2/repository/org/robolectric/android-all/*/android-all-*.jar"))
     if not jars:
