@@ -63,6 +63,9 @@ def verify(apk: Path, settings: Settings, activity: str, jars: Iterable[Path], f
     tools.run("zipalign", "-c", "-p", "4", apk)
     _expect(not (found := zips.misaligned(apk)), "every stored file aligned", "; ".join(found))
     _check_badging(tools.run("aapt", "dump", "badging", apk), settings, activity)
+    manifest = tools.run("aapt", "dump", "xmltree", apk, "AndroidManifest.xml")
+    loaded_in_place = re.search(r"extractNativeLibs\(\w+\)=\(type 0x12\)0x0\b", manifest) is not None
+    _expect(loaded_in_place, "native libraries that are loaded from inside it", manifest)
     entries = zips.checked_entries(apk)
     code = dex.read(entries["classes.dex"])
     _check_classes(code, jars, framework)
