@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from keras_efficient.layers.exit_features import EXIT_FEATURES
 from keras_efficient.policies.arguments import check_choice, check_exit_index, check_number
+from keras_efficient.policies.evaluation import evaluate
 from keras_efficient.policies.exit_data import ExitData
 from keras_efficient.policies.exit_policy import ExitPolicy
 from keras_efficient.policies.thresholds import best_thresholds, between
@@ -117,7 +118,12 @@ class ThresholdPolicy(ExitPolicy):
             )
         curve = threshold_curve(data, measure)
         if per_exit:
-            return cls(_one_for_each_exit(data, curve, budget, trade_off, measure), measure, **kwargs)
+            each = cls(_one_for_each_exit(data, curve, budget, trade_off, measure), measure, **kwargs)
+            if budget is None:
+                return each
+            # Prices reach the corners of the curve only; between them a single threshold may be more accurate.
+            one = cls(float(curve.thresholds[_most_accurate_within(curve, budget)]), measure, **kwargs)
+            return max((each, one), key=lambda policy: evaluate(policy, data).accuracy)
         if budget is not None:
             best = _most_accurate_within(curve, budget)
         elif accuracy_drop is not None:

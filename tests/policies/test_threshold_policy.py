@@ -93,7 +93,7 @@ def test_thresholds_per_exit_within_a_budget(chain):
         each = ThresholdPolicy.tune(held_out, budget=budget, per_exit=True)
         result = evaluate(each, held_out)
         assert budget - 0.1 < result.cost <= budget
-        assert result.accuracy >= evaluate(ThresholdPolicy.tune(held_out, budget=budget), held_out).accuracy - 0.01
+        assert result.accuracy >= evaluate(ThresholdPolicy.tune(held_out, budget=budget), held_out).accuracy
         assert evaluate(each, test).cost == pytest.approx(budget, abs=0.1)
     with pytest.raises(ValueError, match="`budget`.*first exit, 0.25. Received: 0.1"):
         ThresholdPolicy.tune(held_out, budget=0.1, per_exit=True)

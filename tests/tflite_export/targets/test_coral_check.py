@@ -230,7 +230,7 @@ def test_nothing_is_found_in_a_clean_file(clean, tmp_path):
     ("function", "shape"),
     [
         (lambda x: tf.concat([x, tf.zeros_like(x)], -1), (1, 8, 8, 4)),
-        (lambda x: tf.split(x, 2, axis=-1)[0], (1, 8, 8, 4)),
+        (lambda x: tf.add(*tf.split(x, 2, axis=-1)), (1, 8, 8, 4)),
         (lambda x: x[:, 1:5, 2:6], (1, 8, 8, 4)),
         (lambda x: tf.transpose(x, [0, 2, 1, 3]), (1, 8, 8, 4)),
         (lambda x: tf.reduce_mean(x, [3]), (1, 8, 8, 4)),

@@ -82,15 +82,22 @@ final class SingleFile extends Engine {
     }
     int exit = hasExitIndex ? results.get(EXIT_INDEX).order(ByteOrder.nativeOrder()).getInt(0) : -1;
     long latency = System.nanoTime() - started;
-    return new Prediction(values, main, label(values.get(main)), exit, latency, executedMacs(results));
+    return new Prediction(values, main, label(values.get(main)), exit, latency, executedMacs(results, exit));
   }
 
   /** Builtin operators of the branches that ran, and what kernels counted or, without kernels, the ops in full. */
-  private double executedMacs(Map<String, ByteBuffer> results) {
+  private double executedMacs(Map<String, ByteBuffer> results, int exit) {
     double[] dense = info.denseMacs();
+    double[][] stages = info.stageMacs();
     if (hasMacs) {
       float[] ran = floats(results.get(MACS));
       dense = new double[] {ran[0], ran[1]};
+    } else if (exit >= 0 && exit < stages.length) { // a file that branches at exits only: the exit tells what ran
+      dense = new double[2];
+      for (int k = 0; k <= exit; k++) {
+        dense[0] += stages[k][0] + stages[k][2];
+        dense[1] += stages[k][1];
+      }
     }
     long kernels = runtime.takeKernelMacs();
     return dense[0] + (kernels >= 0 ? kernels : dense[1]);
