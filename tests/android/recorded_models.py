@@ -84,6 +84,7 @@ def write(folder: pathlib.Path) -> None:
         ("gated_budgets.tflite", plain, {"ops": "custom", "budget_inputs": True}),
         ("gated_staged.tflite", plain, {"ops": "custom", "staged": True}),
         ("gated_builtin.tflite", plain, {"ops": "builtin"}),
+        ("gated_builtin_staged.tflite", plain, {"ops": "builtin", "staged": True}),
         ("trade_off.tflite", budgeted, {"ops": "custom"}),
         ("trade_off_staged.tflite", budgeted, {"ops": "custom", "staged": True}),
         ("composite.tflite", plain, {"ops": "composite"}),

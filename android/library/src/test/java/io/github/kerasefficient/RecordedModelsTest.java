@@ -133,21 +133,24 @@ public class RecordedModelsTest {
 
   @Test
   public void aThousandTimesWithoutALeak() throws Exception {
-    assertGrowsLess("gated.tflite", 4 * 1024);
-    // The runtime keeps 96 bytes whenever it is asked for a tensor of a signature that is not the file's first.
-    assertGrowsLess("gated_staged.tflite", 16 * 1024);
+    long single = growthOfOpening("gated.tflite");
+    assertTrue("grew by " + single + " KB", single < 4 * 1024);
+    // With several signatures and kernels some 25 KB of each opening stay (TFLite 2.14; see docs/android.md): no more.
+    long staged = growthOfOpening("gated_staged.tflite");
+    assertTrue("grew by " + staged + " KB", staged < 40 * 1024);
+    long builtin = growthOfOpening("gated_builtin_staged.tflite");
+    assertTrue("grew by " + builtin + " KB", builtin < 8 * 1024);
   }
 
-  private void assertGrowsLess(String name, long kilobytes) throws Exception {
+  private long growthOfOpening(String name) throws Exception {
     List<Case> list = cases.get(name);
     File file = Host.model(name);
     int[] next = {0};
-    long growth = Host.growthOfThousand(() -> {
+    return Host.growthOfThousand(() -> {
       try (DynamicModel model = DynamicModel.open(file)) {
         list.get(next[0]++ % list.size()).check(model);
       }
     });
-    assertTrue(name + " grew by " + growth + " KB", growth < kilobytes);
   }
 
   @Test
