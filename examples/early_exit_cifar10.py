@@ -81,7 +81,10 @@ def picture(path: pathlib.Path, columns: int = 10) -> None:
 
     taken = model.predict_exits(data.x_test[:2000], verbose=0, trade_off=0.2)[1]
     exits = [k for k in range(model.num_exits) if (taken == k).any()]
-    figure = Figure(figsize=(columns, 1.15 * len(exits)), layout="constrained")
+    figure = Figure(figsize=(columns, 1.25 * len(exits)))
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.01, top=1 - 0.25 / (1.25 * len(exits)), wspace=0.04, hspace=0.3
+    )
     for row, axes in zip(exits, np.atleast_2d(figure.subplots(len(exits), columns)), strict=True):
         share = float((taken == row).mean())
         for index, axis in zip(np.flatnonzero(taken == row)[:columns], axes, strict=False):
