@@ -79,7 +79,7 @@ def test_version_is_that_of_the_distribution():
 
 def test_extras_and_console_script():
     metadata = importlib.metadata.metadata("keras-efficient")
-    assert set(metadata.get_all("Provides-Extra")) == {"tflite", "agents", "qat", "plots", "all", "test"}
+    assert set(metadata.get_all("Provides-Extra")) == {"tflite", "agents", "qat", "plots", "cross", "all", "test"}
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="keras-efficient")
     assert script.value == "keras_efficient.cli:main"
 
