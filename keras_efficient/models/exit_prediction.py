@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_efficient.models.exit_training import ExitTraining
-from keras_efficient.models.staged_prediction import AllExits, StagedPrediction, inputs_of, is_arrays
+from keras_efficient.models.staged_prediction import StagedPrediction, inputs_of, is_arrays
 from keras_efficient.policies.overlap import check_disjoint, row_hashes
 from keras_efficient.policies.request import checked_cap, checked_trade_off
 
@@ -74,7 +74,6 @@ class ExitPrediction(ExitTraining):
                 "Received: None"
             )
         self.check_policy(policy)
-        staged = StagedPrediction(self, policy)
         groups = [x] if is_arrays(x) else inputs_of(x, steps)
         found = []
         for group in groups:
@@ -83,8 +82,17 @@ class ExitPrediction(ExitTraining):
             shown = verbose not in (0, "0") and group is x
             bar = keras.utils.Progbar(rows, unit_name="input") if shown else None
             price = checked_trade_off(policy, trade_off, rows)
-            found.append(staged.run(group, size, price, checked_cap(max_exit, rows, self.num_exits), bar))
+            cap = checked_cap(max_exit, rows, self.num_exits)
+            found.append(self._staged_prediction().run(policy, group, size, price, cap, bar))
         return np.concatenate([logits for logits, _ in found]), np.concatenate([taken for _, taken in found])
+
+    def _staged_prediction(self) -> StagedPrediction:
+        """What is compiled for prediction, kept where neither Keras's tracking nor its saving looks."""
+        made = self.__dict__.get("_staged")
+        if made is None:
+            made = StagedPrediction(self)
+            object.__setattr__(self, "_staged", made)
+        return made
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.fit`; remembers rows of arrays, so that `exit_data` can refuse what was trained on."""
@@ -115,7 +123,7 @@ class ExitPrediction(ExitTraining):
             ValueError: If inputs of `x` are among those trained on.
         """
         check_disjoint(x, trained_on, getattr(self, "_fitted_rows", None))
-        found = AllExits(self).predict(x, batch_size=batch_size or 32, verbose=verbose)
+        found = self._staged_prediction().all_exits.predict(x, batch_size=batch_size or 32, verbose=verbose)
         names = range(1, self.num_exits + 1)
         costs = self.exit_costs(x)
         data = {

@@ -15,39 +15,41 @@ CHUNK_BATCHES = 16  # batches whose features are in memory at a time
 
 
 class _Stage(keras.Model):
-    """One stage, its label unit and the policy's score: what `predict_on_batch` compiles, on every backend."""
+    """One stage and its label unit: what `predict_on_batch` compiles, on every backend."""
 
-    def __init__(self, network: Network, k: int, policy: keras.layers.Layer) -> None:
+    def __init__(self, network: Network, k: int) -> None:
         super().__init__(name=f"stage_{k + 1}_of_{network.name}")
         self.network = network
-        self.policy = policy
         self.k = k
         self.built = True
 
     def call(self, carry: dict[str, Tensor]) -> dict[str, Tensor]:
-        carry = dict(carry)
-        trade_off = carry.pop("trade_off", None)
         carry, logits = self.network.run_stage(self.k, carry, training=False)
-        if self.k + 1 == self.network.num_exits:
-            return {"output": logits}
-        score = self.network.exit_score(self.k, logits, carry, trade_off, self.policy)
-        return {"output": logits, "score": score, **carry}
+        return {"output": logits} if self.k + 1 == self.network.num_exits else {"output": logits, **carry}
 
 
 class StagedPrediction:
     """Runs a network stage by stage on batches of a fixed size, which are filled up from the inputs that stay.
 
+    Stages are compiled once for a network. Policies, which come and go, are not part of them.
+
     Args:
         network: The network.
-        policy: The policy that decides.
     """
 
-    def __init__(self, network: Network, policy: keras.layers.Layer) -> None:
-        self.policy = policy
-        self.stages = [_Stage(network, k, policy) for k in range(network.num_exits)]
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.stages = [_Stage(network, k) for k in range(network.num_exits)]
+        self.all_exits = _AllExits(network)
 
     def run(
-        self, x: Any, batch_size: int, trade_off: NDArray[np.float32] | None, max_exit: NDArray[np.int64], bar: Any
+        self,
+        policy: keras.layers.Layer,
+        x: Any,
+        batch_size: int,
+        trade_off: NDArray[np.float32] | None,
+        max_exit: NDArray[np.int64],
+        bar: Any,
     ) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """The logits `[N, n]` of the exit taken and its index `[N]`, for arrays `x` of `N` rows."""
         count = len(keras.tree.flatten(x)[0])
@@ -55,9 +57,8 @@ class StagedPrediction:
         taken = np.zeros(count, "int32")
         for rows in _chunks(count, CHUNK_BATCHES * batch_size):
             carry: Arrays = {"features": keras.tree.map_structure(lambda array, at=rows: np.asarray(array)[at], x)}
-            if trade_off is not None:
-                carry["trade_off"] = trade_off[rows]
-            left, exits = self._run_chunk(carry, batch_size, max_exit[rows])
+            prices = None if trade_off is None else trade_off[rows]
+            left, exits = self._run_chunk(policy, carry, batch_size, prices, max_exit[rows])
             logits.append(left)
             taken[rows] = exits
             if bar is not None:
@@ -65,15 +66,24 @@ class StagedPrediction:
         return np.concatenate(logits), taken
 
     def _run_chunk(
-        self, carry: Arrays, batch_size: int, max_exit: NDArray[np.int64]
+        self,
+        policy: keras.layers.Layer,
+        carry: Arrays,
+        batch_size: int,
+        trade_off: NDArray[np.float32] | None,
+        max_exit: NDArray[np.int64],
     ) -> tuple[NDArray[Any], NDArray[np.int32]]:
         running = np.arange(len(max_exit))
         logits: NDArray[Any] | None = None
         taken = np.zeros(len(max_exit), "int32")
         for k, stage in enumerate(self.stages):
-            found = _in_batches(stage, carry, len(running), batch_size)
-            output = found.pop("output")
-            leaves = (found.pop("score", np.ones(len(output))) > 0) | (max_exit[running] <= k)
+            carry = _in_batches(stage, carry, len(running), batch_size)
+            output = carry.pop("output")
+            leaves = max_exit[running] <= k
+            if k + 1 < len(self.stages):
+                price = None if trade_off is None else trade_off[running]
+                score = self.network.exit_score(k, ops.convert_to_tensor(output), carry, price, policy)
+                leaves |= ops.convert_to_numpy(score) > 0
             if logits is None:
                 logits = np.zeros((len(max_exit), output.shape[-1]), output.dtype)
             logits[running[leaves]] = output[leaves]
@@ -81,9 +91,7 @@ class StagedPrediction:
             running = running[~leaves]
             if not len(running):
                 break
-            if "trade_off" in carry:
-                found["trade_off"] = carry["trade_off"]
-            carry = {name: array[~leaves] for name, array in found.items()}
+            carry = {name: array[~leaves] for name, array in carry.items()}
         assert logits is not None
         return logits, taken
 
@@ -108,7 +116,7 @@ def _in_batches(stage: _Stage, carry: Arrays, count: int, batch_size: int) -> di
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-class AllExits(keras.Model):
+class _AllExits(keras.Model):
     """Logits and running summaries of every exit, `{"exit_k": [B, n], "summary_k": [B, S]}`, nothing skipped."""
 
     def __init__(self, network: Network) -> None:

@@ -126,3 +126,33 @@ def test_held_out_data_may_not_have_trained_the_network():
     with pytest.raises(ValueError, match="5 of 15 different rows"):
         model.exit_data(X[35:], Y[35:])
     assert model.exit_data(X[40:], Y[40:])["logits"].shape == (10, 4, 3)
+
+
+def test_stages_are_compiled_once_whatever_the_policy(tmp_path, monkeypatch):
+    model = network(policies.ThresholdPolicy(0.42), summary_units=5)
+    traced = []
+    original = MultiExit.run_stage
+
+    def counted(self, k, *args, **kwargs):
+        traced.append(k)
+        return original(self, k, *args, **kwargs)
+
+    monkeypatch.setattr(MultiExit, "run_stage", counted)
+    first = model.predict_exits(X, batch_size=10, verbose=0)
+    count = len(traced)
+    again = model.predict_exits(X, batch_size=10, verbose=0)
+    model.predict_exits(X, batch_size=10, verbose=0, policy=policies.ThresholdPolicy(0.9))
+    assert len(traced) == count
+    np.testing.assert_array_equal(again[0], first[0])
+    model.save(tmp_path / "model.keras")  # what is compiled is no part of the file
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict_exits(X, batch_size=10, verbose=0)[0], first[0])
+
+
+def test_a_policy_that_reads_the_summary():
+    model = network(summary_units=5)
+    keras.utils.set_random_seed(2)
+    model.policy = policies.LearnedPolicy(4, num_features=9)
+    data = policies.ExitData(**model.exit_data(X, Y))
+    expected = policies.decide(model.policy, data.features)
+    np.testing.assert_array_equal(model.predict_exits(X, verbose=0)[1], expected)
