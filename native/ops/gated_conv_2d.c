@@ -27,15 +27,8 @@ static void *init(const KeInit *init) {
     return NULL;
   }
   const KeTensor *kernel = &init->weights[0], *bias = &init->weights[1];
-  for (int i = 0; i < 4; i++) {
-    if (kernel->dims[i] >= 1) continue;
-    init->report(init, "Invalid value for argument `kernel`. Expected dimensions of at least 1. Received: %d for dimension %d.",
-                 kernel->dims[i], i);
-    return NULL;
-  }
-  if (bias->dims[0] != kernel->dims[0]) {
-    init->report(init, "Invalid value for argument `bias`. Expected %d values, one for each output channel of the kernel. "
-                 "Received: %d.", kernel->dims[0], bias->dims[0]);
+  if (ke_gated_conv_2d_check_kernel(init, kernel) != 0 ||
+      ke_gated_conv_2d_check_length(init, "bias", bias, kernel) != 0) {
     return NULL;
   }
   State *state = calloc(1, sizeof(*state));

@@ -1,5 +1,22 @@
 #include "gated_conv_2d_inputs.h"
 
+int ke_gated_conv_2d_check_kernel(const KeInit *init, const KeTensor *kernel) {
+  for (int i = 0; i < 4; i++) {
+    if (kernel->dims[i] >= 1) continue;
+    init->report(init, "Invalid value for argument `kernel`. Expected dimensions of at least 1. Received: %d for dimension %d.",
+                 kernel->dims[i], i);
+    return -1;
+  }
+  return 0;
+}
+
+int ke_gated_conv_2d_check_length(const KeInit *init, const char *name, const KeTensor *values, const KeTensor *kernel) {
+  if (values->dims[0] == kernel->dims[0]) return 0;
+  init->report(init, "Invalid value for argument `%s`. Expected %d values, one for each output channel of the kernel. "
+               "Received: %d.", name, kernel->dims[0], values->dims[0]);
+  return -1;
+}
+
 static int check_gate(const KePrepare *prepare, const char *name, const KeTensor *gate, int32_t batch, int32_t channels) {
   if (gate->dims[0] == batch && gate->dims[1] == channels) return 0;
   prepare->report(prepare, "Invalid value for argument `%s`. Expected shape [%d, %d]. Received: [%d, %d].", name, batch,

@@ -21,13 +21,6 @@ static void destroy(void *pointer) {
   free(state);
 }
 
-static int check_length(const KeInit *init, const char *name, const KeTensor *values, int32_t channels) {
-  if (values->dims[0] == channels) return 0;
-  init->report(init, "Invalid value for argument `%s`. Expected %d values, one for each output channel of the kernel. "
-               "Received: %d.", name, channels, values->dims[0]);
-  return -1;
-}
-
 static void *init(const KeInit *init) {
   KeGatedConv2DInt8Attributes attributes;
   if (ke_attributes_decode(init, ke_gated_conv_2d_int8_fields,
@@ -35,14 +28,9 @@ static void *init(const KeInit *init) {
     return NULL;
   }
   const KeTensor *kernel = &init->weights[0], *scale = &init->weights[1], *bias = &init->weights[2];
-  for (int i = 0; i < 4; i++) {
-    if (kernel->dims[i] >= 1) continue;
-    init->report(init, "Invalid value for argument `kernel`. Expected dimensions of at least 1. Received: %d for dimension %d.",
-                 kernel->dims[i], i);
-    return NULL;
-  }
-  if (check_length(init, "kernel_scale", scale, kernel->dims[0]) != 0 ||
-      check_length(init, "bias", bias, kernel->dims[0]) != 0) {
+  if (ke_gated_conv_2d_check_kernel(init, kernel) != 0 ||
+      ke_gated_conv_2d_check_length(init, "kernel_scale", scale, kernel) != 0 ||
+      ke_gated_conv_2d_check_length(init, "bias", bias, kernel) != 0) {
     return NULL;
   }
   State *state = calloc(1, sizeof(*state));
