@@ -3,8 +3,30 @@
 from keras_efficient.layers.dynamic import DynamicLayer
 from keras_efficient.layers.early_exit import EarlyExit
 from keras_efficient.layers.exit_features import EXIT_FEATURES, exit_features
+from keras_efficient.layers.filter_sharing import FilterSharing
+from keras_efficient.layers.filter_sharing_conv_2d import FilterSharingConv2D
+from keras_efficient.layers.filter_sharing_dense import FilterSharingDense
+from keras_efficient.layers.filter_sharing_normalization import TaskBatchNormalization
 from keras_efficient.layers.gated_conv_2d import GatedConv2D
+from keras_efficient.layers.glimpse_cell import GlimpseCell
+from keras_efficient.layers.glimpse_sensor import GlimpseSensor
 from keras_efficient.layers.layer_gate import LayerGate
+from keras_efficient.layers.multi_bit_conv_2d import MultiBitConv2D
 from keras_efficient.layers.multi_bit_dense import MultiBitDense
 
-__all__ = ["EXIT_FEATURES", "DynamicLayer", "EarlyExit", "GatedConv2D", "LayerGate", "MultiBitDense", "exit_features"]
+__all__ = [
+    "EXIT_FEATURES",
+    "DynamicLayer",
+    "EarlyExit",
+    "FilterSharing",
+    "FilterSharingConv2D",
+    "FilterSharingDense",
+    "GatedConv2D",
+    "GlimpseCell",
+    "GlimpseSensor",
+    "LayerGate",
+    "MultiBitConv2D",
+    "MultiBitDense",
+    "TaskBatchNormalization",
+    "exit_features",
+]

@@ -1,6 +1,13 @@
 """Networks made of our layers."""
 
 from keras_efficient.models.multi_exit import MultiExit
+from keras_efficient.models.multi_task import MultiTask
+from keras_efficient.models.recurrent_attention import RecurrentAttention
 from keras_efficient.models.resnet import thin_resnet
 
-__all__ = ["MultiExit", "thin_resnet"]
+__all__ = [
+    "MultiExit",
+    "MultiTask",
+    "RecurrentAttention",
+    "thin_resnet",
+]

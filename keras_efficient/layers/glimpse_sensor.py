@@ -1,0 +1,177 @@
+"""`GlimpseSensor`: a few small patches around a location, the only part of an image that is ever read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_efficient.ops import context
+
+Tensor = Any
+Shape = Sequence[int | None]
+
+
+@keras.saving.register_keras_serializable(package="keras_efficient")
+class GlimpseSensor(keras.layers.Layer):
+    """Square patches of growing width around a location, each brought to one size.
+
+    With image height `H`, glimpse size `g`, scale factor `f` and location `l = (y, x)`, patch `k = 0, 1, ...` has
+
+        width      w_k = g * f^k
+        first row  r_k = clip(floor((y + 1) / 2 * H - w_k / 2 + 1 / 2), 0, H - w_k)
+
+    and likewise its first column; it is average-pooled by `f^k` to `g x g`. Patches are concatenated along the
+    channels, the finest first.
+
+    **Locations** are in [-1, 1]: (-1, -1) is the upper left corner of the image, (1, 1) the lower right one, (0, 0) its
+    centre, and pixel `i` of `H` lies at `(2 i + 1) / H - 1`. What is outside counts as the nearest edge, and a patch
+    that would stick out is moved until it lies inside, each scale by itself. So only pixels in patches are read, at a
+    cost that does not depend on the image's size. A patch wider than the image sees the image in the middle of zeros.
+
+    A location that is not a number is refused in eager calls. Inside compiled functions and on a device, where nothing
+    can be refused, it counts as the centre.
+
+    No gradient flows through the layer. Images of whole numbers (uint8) are scaled by 1/255 behind the patches.
+
+    >>> GlimpseSensor(8, num_scales=3)(images, locations).shape
+    (32, 8, 8, 3)
+
+    Args:
+        size: Width and height `g` of a glimpse in pixels.
+        num_scales: Number of patches.
+        scale_factor: `f`, how much wider each patch is than the one before.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        images: `[B, H, W, C]`, floating point, or integers in [0, 255].
+        locations: `[B, 2]`, or `[B * M, 2]` for `M` glimpses of each image, those of one image in a row.
+
+    Returns:
+        `[B * M, g, g, num_scales * C]`.
+
+    Reference: Mnih, Heess, Graves and Kavukcuoglu, "Recurrent Models of Visual Attention", NeurIPS 2014, section 3.1,
+    where patches are padded instead of moved.
+    """
+
+    computes_in_float = True  # locations to a 256th would be pixels off in a large image
+
+    def __init__(self, size: int, num_scales: int = 1, scale_factor: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.size = check_count("size", size)
+        self.num_scales = check_count("num_scales", num_scales)
+        self.scale_factor = check_count("scale_factor", scale_factor, 2)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each patch in pixels of the image."""
+        return tuple(self.size * self.scale_factor**k for k in range(self.num_scales))
+
+    def build(self, images_shape: Shape, locations_shape: Shape | None = None) -> None:
+        check_images(images_shape)
+        if locations_shape is not None and (len(locations_shape) != 2 or locations_shape[-1] != 2):
+            raise ValueError(
+                "Invalid shape for argument `locations`. Expected [batch, 2], each (y, x). "
+                f"Received: {tuple(locations_shape)}"
+            )
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: int(images_shape[-1] or 0)})
+
+    def call(self, images: Tensor, locations: Tensor) -> Tensor:
+        _refuse_nan(locations)
+        images = ops.stop_gradient(images)
+        locations = _inside(ops.stop_gradient(ops.cast(locations, "float32")))
+        alone = images.shape[0] == 1 and locations.shape[0] == 1
+        cut = _sliced if alone and context.is_skipping() else _gathered
+        patches = []
+        for k, width in enumerate(self.widths):
+            patch = cut(_at_least(images, width), locations, width)
+            patch = self._as_float(patch)
+            if k:
+                patch = ops.average_pool(patch, self.scale_factor**k, data_format="channels_last")
+            patches.append(patch)
+        return patches[0] if len(patches) == 1 else ops.concatenate(patches, axis=-1)
+
+    def _as_float(self, patch: Tensor) -> Tensor:
+        if "float" in keras.backend.standardize_dtype(patch.dtype):
+            return ops.cast(patch, self.compute_dtype)
+        return ops.cast(ops.cast(patch, "float32") * (1 / 255), self.compute_dtype)
+
+    def compute_output_shape(self, images_shape: Shape, locations_shape: Shape) -> tuple[int | None, ...]:
+        return (locations_shape[0], self.size, self.size, self.num_scales * int(images_shape[-1] or 0))
+
+    def compute_output_spec(self, images: Any, locations: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(self.compute_output_shape(images.shape, locations.shape), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "num_scales": self.num_scales,
+            "scale_factor": self.scale_factor,
+        }
+
+
+def _inside(locations: Tensor) -> Tensor:
+    """Locations in [-1, 1], the centre where they are not a number."""
+    return ops.clip(ops.where(locations == locations, locations, ops.zeros_like(locations)), -1.0, 1.0)
+
+
+def _first(locations: Tensor, axis: int, length: int, width: int) -> Tensor:
+    """First row (`axis` 0) or column (1) of patches, int32 `[N]`; `length` is that of the image along it."""
+    found = ops.floor((locations[:, axis] + 1.0) * (length / 2) + (0.5 - width / 2))
+    return ops.cast(ops.clip(found, 0, length - width), "int32")
+
+
+def _gathered(images: Tensor, locations: Tensor, width: int) -> Tensor:
+    """Patches `[N, width, width, C]` of a batch; index `[n, i, j]` counts pixels of all images."""
+    height, length, channels = (int(size) for size in images.shape[1:])
+    rows = _first(locations, 0, height, width)[:, None] + ops.arange(width, dtype="int32")
+    columns = _first(locations, 1, length, width)[:, None] + ops.arange(width, dtype="int32")
+    batch, count = ops.shape(images)[0], ops.shape(locations)[0]
+    image = ops.arange(count, dtype="int32") // (count // batch)
+    index = (image[:, None] * height + rows)[:, :, None] * length + columns[:, None, :]
+    return ops.take(ops.reshape(images, (-1, channels)), index, axis=0)
+
+
+def _sliced(images: Tensor, locations: Tensor, width: int) -> Tensor:
+    """The patch `[1, width, width, C]` of one image, which touches no other pixel: one SLICE in a file."""
+    height, length, channels = (int(size) for size in images.shape[1:])
+    row, column = (_first(locations, axis, size, width) for axis, size in enumerate((height, length)))
+    zero = ops.zeros_like(row)
+    start = ops.concatenate([zero, row, column, zero])
+    return ops.slice(images, start, (1, width, width, channels))
+
+
+def _at_least(images: Tensor, width: int) -> Tensor:
+    """Images with zeros around where they are smaller than a patch."""
+    missing = [max(width - int(size), 0) for size in images.shape[1:3]]
+    if not any(missing):
+        return images
+    return ops.pad(images, [[0, 0], *([size // 2, size - size // 2] for size in missing), [0, 0]])
+
+
+def _refuse_nan(locations: Tensor) -> None:
+    try:
+        values = ops.convert_to_numpy(locations)
+    except Exception:  # being traced: there are no values yet, and each backend says so in an error of its own
+        return
+    if (values != values).any():
+        raise ValueError("Invalid value for argument `locations`. Expected numbers in [-1, 1]. Received: NaN")
+
+
+def check_images(shape: Shape) -> None:
+    """Raises a `ValueError` of one sentence unless `shape` is that of images of a known size."""
+    if len(shape) != 4 or any(size is None for size in shape[1:]):
+        raise ValueError(
+            "Invalid shape for argument `images`. Expected [batch, height, width, channels] with known height, width "
+            f"and channels. Received: {tuple(shape)}"
+        )
+
+
+def check_count(name: str, value: Any, lowest: int = 1) -> int:
+    """`value` as an integer of at least `lowest`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an integer of at least {lowest}. Received: {value!r}"
+        )
+    return value
