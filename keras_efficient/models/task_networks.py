@@ -1,0 +1,162 @@
+"""One Functional model per task over layers that tasks share, made from a backbone that knows of one task only."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_efficient.layers.filter_sharing import FilterSharing
+from keras_efficient.layers.filter_sharing_conv_2d import FilterSharingConv2D
+from keras_efficient.layers.filter_sharing_dense import FilterSharingDense
+from keras_efficient.layers.filter_sharing_normalization import TaskBatchNormalization
+
+Layer = Any
+Tensor = Any
+BY_TASK = (FilterSharing, TaskBatchNormalization)
+_WEIGHTS = ("initializer", "regularizer", "constraint")
+_OF_BOTH = ("name", "activation", "use_bias", *(f"{name}_{kind}" for kind in _WEIGHTS for name in ("kernel", "bias")))
+_OF_CONV = ("filters", "kernel_size", "strides", "padding", "dilation_rate", *_OF_BOTH)
+
+
+def rebuilt(
+    model: keras.Model, layer_for: Callable[[Layer], Layer], arguments: Callable[[Layer], dict[str, Any]]
+) -> keras.Model:
+    """A model of the same graph with other layers in it; models inside the model are gone through as well.
+
+    Args:
+        model: Functional or built Sequential.
+        layer_for: The layer that takes the place of one; asked again for each call of it.
+        arguments: Further keyword arguments of a new layer's call.
+    """
+    functional = as_functional(model)
+    inside = {layer.name: layer for layer in functional.layers if _is_graph(layer)}
+
+    def call(layer: Layer, *args: Any, **kwargs: Any) -> Any:
+        if layer.name in inside:
+            return rebuilt(inside[layer.name], layer_for, arguments)(*args)
+        if isinstance(layer, BY_TASK):
+            kwargs.pop("mask", None)  # of the batch normalisation that was there
+        return layer(*args, **{**kwargs, **arguments(layer)})
+
+    def clone(layer: Layer) -> Layer:
+        return layer if layer.name in inside or isinstance(layer, keras.layers.InputLayer) else layer_for(layer)
+
+    return keras.models.clone_model(functional, clone_function=clone, call_function=call)
+
+
+def as_functional(model: keras.Model) -> keras.Model:
+    """A Functional model over the layers of a Functional or Sequential one."""
+    return keras.Model(model.input, model.outputs[0]) if isinstance(model, keras.Sequential) else model
+
+
+def _is_graph(layer: Layer) -> bool:
+    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
+
+
+def check_backbone(backbone: Any) -> None:
+    """Raises a `ValueError` of one sentence unless the backbone is a graph of layers with one output."""
+    if not isinstance(backbone, keras.Model) or not getattr(backbone, "inputs", None):
+        name = getattr(backbone, "name", backbone)
+        raise ValueError(
+            "Invalid value for argument `backbone`. Expected a Functional or built Sequential model. "
+            f"Received: {name!r} of {type(backbone).__name__}"
+        )
+    if len(backbone.outputs) != 1:
+        raise ValueError(
+            "Invalid value for argument `backbone`. Expected a model with one output, the features that heads read. "
+            f"Received: {backbone.name!r} with {len(backbone.outputs)} outputs"
+        )
+
+
+def shared_layer(layer: Layer, normalization: str, options: dict[str, Any]) -> Layer:
+    """What takes the place of a backbone's layer, with the layer's weights in every source.
+
+    Convolutions, dense layers and batch normalisations get weights for all tasks; any other layer is kept as it is,
+    one for all tasks.
+
+    Args:
+        layer: A layer of the backbone.
+        normalization: `"task"` or `"shared"`.
+        options: Arguments of `FilterSharing`.
+    """
+    config = layer.get_config()
+    policy = {"dtype": layer.dtype_policy}
+    plain_conv = type(layer) is keras.layers.Conv2D and layer.groups == 1 and layer.data_format == "channels_last"
+    made: Layer
+    if plain_conv:
+        made = FilterSharingConv2D(**{key: config[key] for key in _OF_CONV}, **policy, **options)
+    elif type(layer) is keras.layers.Dense:
+        made = FilterSharingDense(**{key: config[key] for key in _OF_BOTH}, units=layer.units, **policy, **options)
+    elif type(layer) is keras.layers.BatchNormalization and normalization == "task":
+        skipped = ("name", "dtype", "trainable")
+        made = TaskBatchNormalization(
+            num_tasks=options["num_tasks"],
+            frozen_tasks=options["frozen_tasks"],
+            options={key: value for key, value in config.items() if key not in skipped},
+            name=layer.name,
+            **policy,
+        )
+    else:
+        made = type(layer).from_config(config)
+        if options["frozen_tasks"]:
+            made.trainable = False
+    if layer.built and layer.weights:
+        _build_like(made, layer)
+    return made
+
+
+def _build_like(made: Layer, layer: Layer) -> None:
+    shape = layer.get_build_config()["input_shape"]
+    if not made.built:
+        made.build(shape)
+    if isinstance(made, FilterSharing) and not isinstance(layer, FilterSharing):
+        for source in made.kernels:
+            source.assign(layer.kernel.value)
+        for source in made.biases:
+            source.assign(layer.bias.value)
+    elif isinstance(made, TaskBatchNormalization) and not isinstance(layer, TaskBatchNormalization):
+        for norm in made.norms:
+            norm.set_weights(layer.get_weights())
+    else:
+        made.set_weights(layer.get_weights())
+
+
+def plain_layer(layer: Layer, made: Layer, task: int) -> Layer:
+    """A plain Keras layer with one task's weights.
+
+    Args:
+        layer: The backbone's layer, without weights of its own.
+        made: The layer in its place.
+        task: Index of the task.
+    """
+    to_numpy = keras.ops.convert_to_numpy
+    if isinstance(made, FilterSharing):
+        plain = _without_sharing(layer, made)
+        plain.build(_input_shape(made))
+        kernel, bias = made.task_weights(task, training=False)
+        plain.set_weights([to_numpy(kernel)] + ([] if bias is None else [to_numpy(bias)]))
+        return plain
+    if isinstance(made, TaskBatchNormalization):
+        norm = made.norms[task]
+        plain = keras.layers.BatchNormalization.from_config({**norm.get_config(), "name": made.name, "trainable": True})
+        plain.build(_input_shape(norm))
+        plain.set_weights(norm.get_weights())
+        return plain
+    plain = type(made).from_config(made.get_config())
+    if made.weights:
+        plain.build(_input_shape(made))
+        plain.set_weights(made.get_weights())
+    return plain
+
+
+def _without_sharing(layer: Layer, made: FilterSharing) -> Layer:
+    if not isinstance(layer, FilterSharing):
+        return type(layer).from_config(layer.get_config())
+    config = made.get_config()
+    if isinstance(made, FilterSharingConv2D):
+        return keras.layers.Conv2D(**{key: config[key] for key in _OF_CONV}, dtype=made.dtype_policy)
+    return keras.layers.Dense(**{key: config[key] for key in _OF_BOTH}, units=made.slots, dtype=made.dtype_policy)
+
+
+def _input_shape(layer: Layer) -> Any:
+    return layer.get_build_config()["input_shape"]
