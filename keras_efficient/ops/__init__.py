@@ -14,10 +14,12 @@ from keras_efficient.ops.context import (
 )
 from keras_efficient.ops.gated_conv_2d import gated_conv_2d
 from keras_efficient.ops.gated_conv_2d_int8 import gated_conv_2d_int8
+from keras_efficient.ops.multi_bit_conv_2d import multi_bit_conv_2d
+from keras_efficient.ops.multi_bit_conv_2d_int8 import multi_bit_conv_2d_int8
 from keras_efficient.ops.multi_bit_dense import multi_bit_dense
 from keras_efficient.ops.registry import Argument, Cost, Op, get_op, load_plugins, register_op, registered_ops
 
-BUILTIN = (gated_conv_2d, gated_conv_2d_int8, multi_bit_dense)
+BUILTIN = (gated_conv_2d, gated_conv_2d_int8, multi_bit_dense, multi_bit_conv_2d, multi_bit_conv_2d_int8)
 
 __all__ = [
     "BUILTIN",
@@ -37,6 +39,8 @@ __all__ = [
     "is_recording",
     "is_skipping",
     "load_plugins",
+    "multi_bit_conv_2d",
+    "multi_bit_conv_2d_int8",
     "multi_bit_dense",
     "record",
     "recording",

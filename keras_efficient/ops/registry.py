@@ -31,6 +31,7 @@ class Argument:
             be narrower.
         device_permutation: How the dimensions are reordered in an exported file (`None`: as they are).
         packed: True for bits and int8, which the exporter keeps from being unfolded into floats.
+        trained: False for floats that are fitted to data, and not by gradients.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Argument:
     dtype: str = "float32"
     device_permutation: tuple[int, ...] | None = None
     packed: bool = False
+    trained: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Op:
         example: `example(rng) -> (arrays, attributes)`, a random valid call in NumPy, for `testing.check_op`.
         library: Path of the shared library with the op's kernel, None for kernels of our own library.
         output_dtype: Of what the reference returns.
+        tolerance: How far a kernel may be from the reference, relative to the largest value above 1.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Op:
     example: Callable[[np.random.Generator], tuple[list[np.ndarray], dict[str, Any]]]
     library: str | None = None
     output_dtype: str = "float32"
+    tolerance: float = 1e-4
 
     def __call__(self, *tensors: Tensor, **attributes: Any) -> Tensor:
         """Checks the arguments, then computes the reference (or, while the exporter traces, keeps the op whole)."""

@@ -97,7 +97,7 @@ class _Subject:
         layer.build([array.shape for array in inputs])
         layer.set_arrays(arrays[len(inputs) :])
         before = [values_of(variable) for variable in layer.trainable_variables]
-        keras_inputs = [keras.Input(shape=a.shape[1:], batch_size=a.shape[0]) for a in inputs]
+        keras_inputs = [keras.Input(shape=a.shape[1:], batch_size=a.shape[0], dtype=str(a.dtype)) for a in inputs]
         scale = keras.layers.Dense(inputs[0].shape[-1], use_bias=False, kernel_initializer="identity", name="scale")
         output = layer([scale(keras_inputs[0]), *keras_inputs[1:]])
         model = keras.Model(keras_inputs, output)
@@ -165,5 +165,6 @@ class _Subject:
             tflite_export.export(model, path, ops=form, representative_data=data, batch_size=len(inputs[0]))
             runner = tflite_export.load(path, delegate=delegate)
         result = runner(**data)
-        require_close(result.output, self.op(*arrays, **values), f"ops={form!r}, delegate={delegate!r}")
+        tolerance = self.op.tolerance if delegate == "auto" else 1e-4
+        require_close(result.output, self.op(*arrays, **values), f"ops={form!r}, delegate={delegate!r}", tolerance)
         return runner, result

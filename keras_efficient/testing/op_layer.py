@@ -30,12 +30,12 @@ class OpLayer(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Makes a weight for each weight argument."""
         for argument, shape in zip(self.op.weights, self.weight_shapes, strict=True):
-            trainable = argument.dtype == "float32"
+            trainable = argument.dtype == "float32" and argument.trained
             self.add_weight(
                 shape=tuple(shape),
                 dtype=argument.dtype,
                 trainable=trainable,
-                autocast=trainable,
+                autocast=argument.dtype == "float32",
                 initializer="zeros",
                 name=argument.name,
             )

@@ -11,6 +11,8 @@ enum { KE_PADDING_VALID = 0, KE_PADDING_SAME = 1 };
 
 enum { KE_ACTIVATION_LINEAR = 0, KE_ACTIVATION_RELU = 1, KE_ACTIVATION_RELU6 = 2 };
 
+enum { KE_ORDER_HWI = 0, KE_ORDER_IHW = 1 };
+
 #define KE_GATED_CONV_2D_VERSION 1
 
 typedef struct {
@@ -59,16 +61,92 @@ static const KeAttributeField ke_gated_conv_2d_int8_fields[] = {
     {"output_zero_point", KE_INT32, offsetof(KeGatedConv2DInt8Attributes, output_zero_point), -128.0, 127.0},
 };
 
-#define KE_MULTI_BIT_DENSE_VERSION 1
+#define KE_MULTI_BIT_DENSE_VERSION 2
 
 typedef struct {
   int32_t group_size;
+  int32_t bases;
+  int32_t activation_bits;
   int32_t activation;
 } KeMultiBitDenseAttributes;
 
 static const KeAttributeField ke_multi_bit_dense_fields[] = {
-    {"group_size", KE_INT32, offsetof(KeMultiBitDenseAttributes, group_size), 8.0, 65536.0},
+    {"group_size", KE_INT32, offsetof(KeMultiBitDenseAttributes, group_size), 1.0, 16777216.0},
+    {"bases", KE_INT32, offsetof(KeMultiBitDenseAttributes, bases), 0.0, 8.0},
+    {"activation_bits", KE_INT32, offsetof(KeMultiBitDenseAttributes, activation_bits), 0.0, 3.0},
     {"activation", KE_INT32, offsetof(KeMultiBitDenseAttributes, activation), 0.0, 2.0},
+};
+
+#define KE_MULTI_BIT_CONV_2D_VERSION 1
+
+typedef struct {
+  int32_t group_size;
+  int32_t bases;
+  int32_t activation_bits;
+  int32_t activation;
+  int32_t order;
+  int32_t kernel_h;
+  int32_t kernel_w;
+  int32_t stride_h;
+  int32_t stride_w;
+  int32_t dilation_h;
+  int32_t dilation_w;
+  int32_t padding;
+} KeMultiBitConv2DAttributes;
+
+static const KeAttributeField ke_multi_bit_conv_2d_fields[] = {
+    {"group_size", KE_INT32, offsetof(KeMultiBitConv2DAttributes, group_size), 1.0, 16777216.0},
+    {"bases", KE_INT32, offsetof(KeMultiBitConv2DAttributes, bases), 0.0, 8.0},
+    {"activation_bits", KE_INT32, offsetof(KeMultiBitConv2DAttributes, activation_bits), 0.0, 3.0},
+    {"activation", KE_INT32, offsetof(KeMultiBitConv2DAttributes, activation), 0.0, 2.0},
+    {"order", KE_INT32, offsetof(KeMultiBitConv2DAttributes, order), 0.0, 1.0},
+    {"kernel_h", KE_INT32, offsetof(KeMultiBitConv2DAttributes, kernel_h), 1.0, 4096.0},
+    {"kernel_w", KE_INT32, offsetof(KeMultiBitConv2DAttributes, kernel_w), 1.0, 4096.0},
+    {"stride_h", KE_INT32, offsetof(KeMultiBitConv2DAttributes, stride_h), 1.0, 64.0},
+    {"stride_w", KE_INT32, offsetof(KeMultiBitConv2DAttributes, stride_w), 1.0, 64.0},
+    {"dilation_h", KE_INT32, offsetof(KeMultiBitConv2DAttributes, dilation_h), 1.0, 64.0},
+    {"dilation_w", KE_INT32, offsetof(KeMultiBitConv2DAttributes, dilation_w), 1.0, 64.0},
+    {"padding", KE_INT32, offsetof(KeMultiBitConv2DAttributes, padding), 0.0, 1.0},
+};
+
+#define KE_MULTI_BIT_CONV_2D_INT8_VERSION 1
+
+typedef struct {
+  int32_t group_size;
+  int32_t bases;
+  int32_t activation_bits;
+  int32_t activation;
+  int32_t order;
+  int32_t kernel_h;
+  int32_t kernel_w;
+  int32_t stride_h;
+  int32_t stride_w;
+  int32_t dilation_h;
+  int32_t dilation_w;
+  int32_t padding;
+  float input_scale;
+  int32_t input_zero_point;
+  float output_scale;
+  int32_t output_zero_point;
+} KeMultiBitConv2DInt8Attributes;
+
+static const KeAttributeField ke_multi_bit_conv_2d_int8_fields[] = {
+    {"group_size", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, group_size), 1.0, 16777216.0},
+    {"bases", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, bases), 0.0, 8.0},
+    {"activation_bits", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, activation_bits), 0.0, 3.0},
+    {"activation", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, activation), 0.0, 2.0},
+    {"order", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, order), 0.0, 1.0},
+    {"kernel_h", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, kernel_h), 1.0, 4096.0},
+    {"kernel_w", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, kernel_w), 1.0, 4096.0},
+    {"stride_h", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, stride_h), 1.0, 64.0},
+    {"stride_w", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, stride_w), 1.0, 64.0},
+    {"dilation_h", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, dilation_h), 1.0, 64.0},
+    {"dilation_w", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, dilation_w), 1.0, 64.0},
+    {"padding", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, padding), 0.0, 1.0},
+    {"input_scale", KE_FLOAT, offsetof(KeMultiBitConv2DInt8Attributes, input_scale), 1e-30, 1e+30},
+    {"input_zero_point", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, input_zero_point), -128.0, 127.0},
+    {"output_scale", KE_FLOAT, offsetof(KeMultiBitConv2DInt8Attributes, output_scale), 1e-30, 1e+30},
+    {"output_zero_point", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, output_zero_point), -128.0, 127.0},
 };
 
 #endif  /* KE_ATTRIBUTES_H_ */
