@@ -15,22 +15,22 @@ CORES = ("simple", "lstm")
 
 
 class Look(NamedTuple):
-    """What one step of a cell gave.
+    """What one step of a cell gave, or its start, which has no output.
 
     Attributes:
         output: `[B, units]`, what the classifier reads.
         states: The next states, in the order of `state_names`.
         policy_features: `[B, U]`, what the location network read.
         mean: `[B, 2]`, mean of the next location's distribution.
-        log_probability: `[B]`, log density of the location drawn, in training; None otherwise. Its gradient reaches the
-            mean alone.
+        log_probability: `[B]`, log density of the location drawn, in training; None where nothing was drawn. Its
+            gradient reaches the mean alone.
     """
 
-    output: Tensor
+    output: Tensor | None
     states: list[Tensor]
-    policy_features: Tensor
-    mean: Tensor
-    log_probability: Tensor | None
+    policy_features: Tensor | None = None
+    mean: Tensor | None = None
+    log_probability: Tensor | None = None
 
 
 @keras.saving.register_keras_serializable(package="keras_efficient")
@@ -153,10 +153,10 @@ class GlimpseCell(keras.layers.Layer):
         """Nothing remembered, looking at the centre."""
         return [ops.zeros((batch_size, width), dtype=self.compute_dtype) for width in self.state_size]
 
-    def initial_states(self, images: Tensor, samples: int = 1, training: bool | None = None) -> list[Tensor]:
-        """States to start with on images `[B, H, W, C]`, `[B * samples, ...]`; see `get_initial_state`."""
+    def start(self, images: Tensor, samples: int = 1, training: bool | None = None) -> Look:
+        """States `[B * samples, ...]` to start with on images `[B, H, W, C]`: those of `get_initial_state`."""
         batch = images.shape[0] or ops.shape(images)[0]
-        return self.get_initial_state(batch * samples)
+        return Look(None, self.get_initial_state(batch * samples))
 
     def look(self, images: Tensor, states: Sequence[Tensor], training: bool | None = None) -> Look:
         """One step, with what learning needs beside what `call` returns. Arguments as for `call`."""
@@ -181,7 +181,7 @@ class GlimpseCell(keras.layers.Layer):
         return self.joined(ops.concatenate([self.what(seen), self.where(location)], axis=-1))
 
     def next_location(self, features: Tensor, training: bool | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`mu_t`, the next location and its log density, for what the location network reads."""
+        """`mu_t`, the next location and, in training, its log density, for what the location network reads."""
         mean = ops.tanh(self.location_mean(self.location_hidden(features)))
         if not training:
             return mean, mean, None

@@ -174,7 +174,7 @@ class GlimpseNetwork(ExitPrediction):
         """
         images = carry["features"]
         if k == 0:
-            states = self.cell.initial_states(images, training=training)
+            states = self.cell.start(images, training=training).states
         else:
             states = [carry[name] for name in self.cell.state_names]
         found = self.cell.look(images, states, training)
@@ -232,17 +232,17 @@ class GlimpseNetwork(ExitPrediction):
         self, x: Any, batch_size: int | None = None, verbose: Any = "auto"
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Where the network looks: logits `[N, T, n]` after each glimpse, and locations `[N, T, 2]`, each (y, x)."""
-        made = self.__dict__.get("_path")
+        made = self.__dict__.get("_path_model")
         if made is None:
             made = (_Path(self),)  # in a tuple, where neither Keras's tracking nor its saving looks
-            object.__setattr__(self, "_path", made)
+            object.__setattr__(self, "_path_model", made)
         found = made[0].predict(x, batch_size=batch_size, verbose=verbose)
         return found["logits"], found["locations"]
 
     def path(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Logits `[B, n]` and locations `[B, 2]` of each glimpse, in inference."""
         carry = {"features": images}
-        logits, locations = [], [self.cell.initial_states(images)[-1]]
+        logits, locations = [], [self.cell.start(images).states[-1]]
         for k in range(self.num_glimpses):
             carry, found = self.run_stage(k, carry, False)
             logits.append(found)

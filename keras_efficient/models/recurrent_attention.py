@@ -10,8 +10,8 @@ from keras_efficient.layers.glimpse_sensor import check_count
 from keras_efficient.models.glimpse_network import GlimpseNetwork
 
 Tensor = Any
-LOG_PROBABILITIES, BASELINES, LOCATIONS = "log_probabilities", "baselines", "locations"
-FOR_LEARNING = (LOG_PROBABILITIES, BASELINES, LOCATIONS)
+LOG_PROBABILITIES, BASELINES, MEANS, LOCATIONS = "log_probabilities", "baselines", "means", "locations"
+FOR_LEARNING = (LOG_PROBABILITIES, BASELINES, MEANS, LOCATIONS)
 
 
 @keras.saving.register_keras_serializable(package="keras_efficient")
@@ -117,21 +117,22 @@ class RecurrentAttention(GlimpseNetwork):
         """As for `GlimpseNetwork`; in training `samples` rows for each image, and what the losses need."""
         if not training:
             return super().call(images, training, trade_off, max_exit)
-        states = self.cell.initial_states(images, self.samples, training)
-        found = {}
-        locations, log_probabilities, baselines = [], [], []
+        look = self.cell.start(images, self.samples, training)
+        found, looks, locations = {}, [look], []
         for name in self.exit_names:
-            locations.append(states[-1])
-            look = self.cell.look(images, states, training)
-            states = look.states
+            locations.append(look.states[-1])
+            look = self.cell.look(images, look.states, training)
             found[name] = self.classify(look, training)
-            log_probabilities.append(look.log_probability)
-            baselines.append(self.baseline(ops.stop_gradient(look.policy_features)))
-        decisions = self.num_glimpses - 1  # where the last one would lead is of no use
+            looks.append(look)
+        # Where the last one would lead is of no use, and a cell without context starts where it always does.
+        drawn = [look for look in looks[:-1] if look.log_probability is not None]
         return {
             **found,
-            LOG_PROBABILITIES: ops.stack(log_probabilities[:decisions], axis=1),
-            BASELINES: ops.concatenate(baselines[:decisions], axis=1),
+            LOG_PROBABILITIES: ops.stack([look.log_probability for look in drawn], axis=1),
+            BASELINES: ops.concatenate(
+                [self.baseline(ops.stop_gradient(look.policy_features)) for look in drawn], axis=1
+            ),
+            MEANS: ops.stack([look.mean for look in drawn], axis=1),
             LOCATIONS: ops.stack(locations, axis=1),
         }
 
@@ -142,10 +143,7 @@ class RecurrentAttention(GlimpseNetwork):
         labels = self._repeated(self.labels_of(y), logits)
         weights = self._repeated(sample_weight, logits)
         loss = super().compute_loss(x=x, y=labels, y_pred=logits, sample_weight=weights, training=training)
-        if not learning:
-            return loss
-        returns, counts = self.returns(y, logits, learning)
-        return loss + self._policy_loss(returns, counts, learning)
+        return loss + self.policy_loss(y, logits, learning) if learning else loss
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         logits, _ = self._parted(y_pred)
@@ -156,11 +154,9 @@ class RecurrentAttention(GlimpseNetwork):
         """The class labels in what `fit` got."""
         return y
 
-    def returns(self, y: Any, logits: dict[str, Tensor], learning: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What each decision earned `[N, T - 1]`, and 1 where it counts, 0 where it does not."""
-        won = self.is_right(self._repeated(self.labels_of(y), logits), logits[self.exit_names[-1]])
-        earned = ops.broadcast_to(won[:, None], ops.shape(learning[BASELINES]))
-        return earned, ops.ones_like(earned)
+    def returns(self, y: Any, logits: dict[str, Tensor], learning: dict[str, Tensor]) -> Tensor:
+        """What each of the `D` decisions earned, `[N, D]` or `[N, 1]`: here whether the class was right in the end."""
+        return self.is_right(self._repeated(self.labels_of(y), logits), logits[self.exit_names[-1]])[:, None]
 
     def is_right(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Float32 `[N]`: whether the largest logit is the label's, given as an index or one-hot."""
@@ -170,15 +166,15 @@ class RecurrentAttention(GlimpseNetwork):
         labels = ops.cast(ops.reshape(labels, (-1,)), "int32")
         return ops.cast(ops.cast(ops.argmax(logits, axis=-1), "int32") == labels, "float32")
 
-    def _policy_loss(self, returns: Tensor, counts: Tensor, learning: dict[str, Tensor]) -> Tensor:
-        returns = ops.stop_gradient(returns)
-        advantages = (returns - ops.stop_gradient(learning[BASELINES])) * counts
+    def policy_loss(self, y: Any, logits: dict[str, Tensor], learning: dict[str, Tensor]) -> Tensor:
+        """The losses of location network and baseline; see the class."""
+        baselines = learning[BASELINES]
+        returns = ops.stop_gradient(self.returns(y, logits, learning))
+        advantages = returns - ops.stop_gradient(baselines)
         if self.normalize_advantages:
-            total = ops.maximum(ops.sum(counts), 1.0)
-            advantages = advantages / (ops.sqrt(ops.sum(ops.square(advantages)) / total) + 1e-6)
+            advantages = advantages / (ops.sqrt(ops.mean(ops.square(advantages))) + 1e-6)
         policy = -ops.mean(ops.sum(advantages * learning[LOG_PROBABILITIES], axis=1))
-        baseline = ops.mean(counts * ops.square(learning[BASELINES] - returns))
-        return self.policy_weight * policy + baseline
+        return self.policy_weight * policy + ops.mean(ops.square(baselines - returns))
 
     def _parted(self, y_pred: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Logits by glimpse, and what only training gives."""
