@@ -1,0 +1,301 @@
+"""What dense and convolutional multi-bit layers share: bases, their storage, and the state that training them needs."""
+
+import random
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import ArrayLike, NDArray
+
+from keras_efficient import bases
+from keras_efficient.ops.bits import pack_codes
+from keras_efficient.ops.gated_conv_2d import ACTIVATIONS
+
+Tensor = Any
+
+
+class MultiBitLayer(keras.layers.Layer):
+    """Base of layers whose weights are sums of scaled sign vectors, kept in files as packed bits.
+
+    A subclass calls `build_bases` in its `build` and computes with `current_kernel()` in its `call`.
+
+    Args:
+        bits: Sign vectors per group, 1 to 8: the most bits that a weight has.
+        activation: Name of a Keras activation, or None.
+        use_bias: Whether there is a bias.
+        adaptive: Whether the layer holds the state that ALQ trains bases with (`quantization.quantize` sets it):
+            bases then change through `adapt` alone, and only the bias is trainable.
+        seed: Seed of the random kernel; default from Python's generator, which `keras.utils.set_random_seed` seeds.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+        codes: Weight `[R, n]` uint8, the signs of R = outputs x groups groups of n: bit i of an element is 1 where
+            basis i has sign -1.
+        scales: Weight `[R, bits]`; a basis with scale 0 does not count, is not stored and stays out for good.
+        bias: Weight `[outputs]`, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        bits: int,
+        activation: str | None = None,
+        use_bias: bool = True,
+        adaptive: bool = False,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= bases.MAX_BASES:
+            raise ValueError(
+                f"Invalid value for argument `bits`. Expected an integer from 1 to {bases.MAX_BASES}. Received: {bits!r}"
+            )
+        self.max_bits = bits
+        self.activation = keras.activations.serialize(keras.activations.get(activation))
+        self.use_bias = use_bias
+        self.adaptive = adaptive
+        self.seed = seed
+        self.bias: Any = None
+
+    @property
+    def fused_activation(self) -> str:
+        """What the op does itself; other activations follow it."""
+        return self.activation if self.activation in ACTIVATIONS else "linear"
+
+    def build_bases(self, grouping: bases.Grouping) -> None:
+        """Makes the weights, sketched from a random kernel."""
+        self.grouping = grouping
+        rows, size = grouping.num_groups, grouping.size
+        generator = np.random.default_rng(random.randrange(2**31) if self.seed is None else self.seed)
+        fans = grouping.num_weights * (1 / grouping.outputs + 1 / grouping.kernel_shape[-2])
+        limit = np.sqrt(6.0 / fans)
+        codes, scales = bases.sketched(generator.uniform(-limit, limit, (rows, size)), self.max_bits)
+        self.live_bases = int(np.count_nonzero(scales, axis=1).max(initial=0))
+        self.codes = self._state("codes", (rows, size), "uint8", _Given(codes))
+        self.scales = self.add_weight(
+            name="scales",
+            shape=(rows, self.max_bits),
+            initializer=_Given(scales),
+            trainable=not self.adaptive,
+            autocast=False,
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(grouping.outputs,), initializer="zeros")
+        if self.adaptive:
+            kernel = grouping.kernel(bases.reconstructed(ops.convert_to_tensor(codes), ops.convert_to_tensor(scales)))
+            self.kernel = self._state("kernel", grouping.kernel_shape, initializer=_Given(array(kernel)))
+            self.latent = self._state("latent", (rows, size))
+            self.weight_moments = [self._state(f"weight_{name}", (rows, size)) for name in _MOMENTS]
+            self.scale_moments = [self._state(f"scale_{name}", (rows, self.max_bits)) for name in _MOMENTS]
+            self.gradients_seen = self._state("gradients_seen", ())
+
+    def _state(self, name: str, shape: tuple[int, ...], dtype: str = "float32", initializer: Any = "zeros") -> Any:
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            dtype=dtype,
+            initializer=initializer,
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+
+    def _after_change(self) -> None:
+        """Brings what follows from codes and scales up to date."""
+        live = np.count_nonzero(array(self.scales), axis=1)
+        self.live_bases = int(live.max(initial=0))
+        if self.adaptive:
+            self.kernel.assign(self.float_kernel())
+
+    def sketch(self, kernel: ArrayLike) -> None:
+        """Sets codes and scales to approximate a float kernel, in the layout that Keras has for this layer."""
+        array = np.asarray(kernel)
+        if not self.built or array.shape != self.grouping.kernel_shape:
+            expected = f"shape {self.grouping.kernel_shape}" if self.built else "a built layer"
+            raise ValueError(f"Invalid value for argument `kernel`. Expected {expected}. Received: shape {array.shape}")
+        self.set_bases(*bases.sketched(ops.convert_to_numpy(self.grouping.rows(array)), self.max_bits))
+
+    def set_bases(self, codes: NDArray[np.uint8], scales: NDArray[np.float32]) -> None:
+        """Sets codes `[R, n]` and scales `[R, bits]`, bases sorted: live ones first, largest scale first."""
+        signs = np.unpackbits(codes[:, :, None], axis=2, bitorder="little", count=self.max_bits)
+        signs = signs ^ (scales < 0)[:, None, :]
+        scales = np.abs(scales)
+        order = np.argsort(-scales, axis=1, kind="stable")
+        scales = np.take_along_axis(scales, order, axis=1)
+        signs = np.take_along_axis(signs, order[:, None, :], axis=2) & (scales > 0)[:, None, :]
+        self.codes.assign(np.packbits(signs, axis=2, bitorder="little")[:, :, 0])
+        self.scales.assign(scales)
+        self._after_change()
+
+    def compact(self) -> None:
+        """Sorts the bases of every group, live ones first and among them the largest scale first, moments with them."""
+        scales = array(self.scales)
+        if self.adaptive:
+            order = np.argsort(-np.abs(scales), axis=1, kind="stable")
+            turned = np.take_along_axis(np.where(scales < 0, -1.0, 1.0), order, axis=1)
+            for variable, sign in zip(self.scale_moments, (turned, 1.0, 1.0), strict=True):
+                variable.assign(np.take_along_axis(array(variable), order, axis=1) * sign)
+        self.set_bases(array(self.codes), scales)
+
+    def float_kernel(self) -> Tensor:
+        """The float weights that codes and scales stand for, in the layout that Keras has for this layer."""
+        scales = self.scales.value
+        live = ops.cast(ops.not_equal(scales, 0), scales.dtype)  # no gradient revives a basis
+        return self.grouping.kernel(bases.reconstructed(self.codes.value, scales * live))
+
+    def current_kernel(self) -> Tensor:
+        """The kernel that `call` computes with, in the dtype of its computations."""
+        return ops.cast(self.kernel if self.adaptive else self.float_kernel(), self.compute_dtype)
+
+    def call_op(self, op: Any, inputs: Tensor, **attributes: Any) -> Tensor:
+        """What an exported file holds: the op, with the bits of live bases packed."""
+        grouping = self.grouping
+        codes = array(self.codes).reshape(grouping.outputs, grouping.groups, grouping.size)
+        packed, widest = pack_codes(codes, array(self.scales).reshape(*codes.shape[:2], self.max_bits))
+        y = op(
+            inputs,
+            ops.full((1,), bases.MAX_BASES, "int32"),
+            *(ops.convert_to_tensor(stream) for stream in packed),
+            ops.zeros((1,)),
+            ops.convert_to_tensor(self.bias) if self.use_bias else ops.zeros((grouping.outputs,)),
+            group_size=grouping.size,
+            bases=widest,
+            activation=self.fused_activation,
+            **attributes,
+        )
+        return y if self.fused_activation == self.activation else keras.activations.get(self.activation)(y)
+
+    def _activated(self, sums: Tensor) -> Tensor:
+        """Bias and activation."""
+        if self.use_bias:
+            sums = sums + ops.cast(self.bias, sums.dtype)
+        return keras.activations.get(self.activation)(sums)
+
+    def widths(self) -> NDArray[np.uint8]:
+        """Bases of each group, `[outputs, groups]`."""
+        live = np.count_nonzero(array(self.scales), axis=1)
+        return live.reshape(self.grouping.outputs, self.grouping.groups).astype("uint8")
+
+    @property
+    def num_weights(self) -> int:
+        """Number of weights of the kernel that bases stand for."""
+        return self.grouping.num_weights
+
+    @property
+    def average_bits(self) -> float:
+        """Mean number of bases over the weights; scales and bias are not counted."""
+        return float(self.widths().mean())
+
+    def stored_bytes(self) -> float:
+        """Bytes by ALQ's accounting: `n` bits and a float32 scale per basis, and a float32 bias."""
+        live = float(self.widths().sum(dtype="int64"))
+        return live * (self.grouping.size / 8 + 4) + (4 * self.grouping.outputs if self.use_bias else 0)
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def adapt(self, gradient: Tensor, mode: str, learning_rate: Tensor, step: Any = bases.step) -> None:
+        """One step of ALQ, given the gradient of the loss at the kernel; see `bases.step`."""
+        count = self.live_bases
+        seen = self.gradients_seen.value + 1.0
+        state = bases.GroupState(
+            codes=self.codes.value,
+            scales=self.scales.value[:, :count],
+            weights=self.grouping.rows(self.kernel.value),
+            latent=self.latent.value,
+            weight_moments=tuple(part.value for part in self.weight_moments),  # type: ignore[arg-type]
+            scale_moments=tuple(part.value[:, :count] for part in self.scale_moments),  # type: ignore[arg-type]
+        )
+        gradient = ops.cast(self.grouping.rows(gradient), "float32")
+        state = step(state, gradient, mode, ops.cast(learning_rate, "float32"), seen)
+        self.gradients_seen.assign(seen)
+        self._assign_moments(state, count)
+        if mode != "moments":
+            self.scales.assign(self._padded(state.scales, count))
+            self.kernel.assign(self.grouping.kernel(state.weights))
+        if mode in ("basis", "latent"):
+            self.codes.assign(state.codes)
+        if mode == "latent":
+            self.latent.assign(state.latent)
+
+    def _assign_moments(self, state: bases.GroupState, count: int) -> None:
+        for variable, value in zip(self.weight_moments, state.weight_moments, strict=True):
+            variable.assign(value)
+        for variable, value in zip(self.scale_moments, state.scale_moments, strict=True):
+            variable.assign(self._padded(value, count))
+
+    def _padded(self, values: Tensor, count: int) -> Tensor:
+        return ops.pad(values, ((0, 0), (0, self.max_bits - count)))
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def save_own_variables(self, store: Any) -> None:
+        """Bits of live bases alone, packed; scales of live bases; how many there are per group; the bias."""
+        scales = array(self.scales)
+        live = scales != 0
+        signs = np.unpackbits(array(self.codes)[:, None, :], axis=1, bitorder="little", count=self.max_bits)
+        store["widths"] = np.count_nonzero(live, axis=1).astype("uint8")
+        store["bits"] = np.packbits(signs[live], bitorder="little")
+        store["scales"] = scales[live]
+        if self.use_bias:
+            store["bias"] = array(self.bias)
+
+    def load_own_variables(self, store: Any) -> None:
+        """The inverse of `save_own_variables`; what training held beside is not in a file.
+
+        Raises:
+            ValueError: If the sizes in the file do not fit each other or this layer.
+        """
+        widths, packed, values = (np.asarray(store[name]) for name in ("widths", "bits", "scales"))
+        rows, size, count = self.grouping.num_groups, self.grouping.size, int(widths.sum(dtype="int64"))
+        found = (widths.shape, widths.max(initial=0) <= self.max_bits, values.shape, packed.shape)
+        expected = ((rows,), True, (count,), (-(-count * size // 8),))
+        if found != expected:
+            raise ValueError(
+                f"Invalid weights for layer `{self.name}`. Expected widths of {rows} groups up to {self.max_bits}, a "
+                f"scale per basis and {size} bits per basis. Received: widths {widths.shape} with {count} bases, "
+                f"{values.size} scales, {packed.size} bytes"
+            )
+        live = np.arange(self.max_bits)[None, :] < widths[:, None]
+        scales = np.zeros((rows, self.max_bits), "float32")
+        scales[live] = values
+        signs = np.zeros((rows, self.max_bits, size), "uint8")
+        signs[live] = np.unpackbits(packed, count=count * size, bitorder="little").reshape(count, size)
+        self.codes.assign(np.packbits(signs, axis=1, bitorder="little")[:, 0])
+        self.scales.assign(scales)
+        if self.use_bias:
+            self.bias.assign(store["bias"])
+        self._after_change()
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "bits": self.max_bits,
+            "activation": self.activation,
+            "use_bias": self.use_bias,
+            "adaptive": self.adaptive,
+            "seed": self.seed,
+        }
+
+
+_MOMENTS = ("mean", "square", "largest")
+
+
+def array(value: Any) -> NDArray[Any]:
+    """What a variable holds, while a function is traced too."""
+    if keras.backend.backend() != "tensorflow":
+        return np.asarray(ops.convert_to_numpy(value))
+    import tensorflow as tf
+
+    with tf.init_scope():
+        return np.asarray(ops.convert_to_numpy(value))
+
+
+class _Given(keras.initializers.Initializer):
+    """Starts a weight with a given array."""
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self.values = values
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Tensor:
+        return ops.convert_to_tensor(self.values, dtype=dtype)

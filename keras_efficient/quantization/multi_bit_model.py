@@ -1,0 +1,221 @@
+"""`MultiBitModel`: a Keras model whose `fit` trains the bases of its multi-bit layers by ALQ."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_efficient import bases
+from keras_efficient.cost.observe import sublayers
+from keras_efficient.layers.multi_bit_layer import MultiBitLayer
+
+Tensor = Any
+
+
+def multi_bit_layers(model: keras.layers.Layer) -> list[MultiBitLayer]:
+    """All multi-bit layers of a model, those inside others too, in order."""
+    return [layer for layer in (model, *sublayers(model)) if isinstance(layer, MultiBitLayer)]
+
+
+@keras.saving.register_keras_serializable(package="keras_efficient")
+class MultiBitModel(keras.Model):
+    """A functional model whose multi-bit layers train by Adaptive Loss-aware Quantization.
+
+    `quantization.quantize` makes one. It compiles, fits, saves and loads like every Keras model; what its optimizer
+    trains are biases and the weights of other layers. The multi-bit layers take a step of ALQ with the gradients at
+    their quantised weights, in the mode of `phase`, with the optimizer's learning rate:
+
+    | phase | what moves |
+    |---|---|
+    | `"basis"` | signs and scales |
+    | `"coordinate"` | scales |
+    | `"moments"` | nothing, other layers run in inference; what pruning ranks by is gathered |
+    | `"latent"` | float weights behind the bases, which signs and scales follow (straight through) |
+
+    `callbacks.AdaptiveBitwidth` goes through the phases and prunes bases until an average bit-width is reached.
+
+    Reference: Qu et al., "Adaptive Loss-aware Quantization for Multi-bit Networks", CVPR 2020.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._phase = "basis"
+
+    @property
+    def phase(self) -> str:
+        """What a training step does with the bases, one of `bases.MODES`."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: str) -> None:
+        if phase not in bases.MODES:
+            raise ValueError(f"Invalid value for argument `phase`. Expected one of {bases.MODES}. Received: {phase!r}")
+        if phase == "latent" and self._phase != "latent":
+            self.synchronize()
+            for layer in self.adaptive_layers:
+                layer.latent.assign(layer.grouping.rows(layer.kernel))
+        if phase != self._phase:
+            self._phase = phase
+            self._step_changed()
+
+    @property
+    def adaptive_layers(self) -> list[MultiBitLayer]:
+        """The layers whose bases train."""
+        return [layer for layer in multi_bit_layers(self) if layer.adaptive]
+
+    @property
+    def average_bits(self) -> float:
+        """Bases per weight, mean over the weights of all multi-bit layers; scales are not counted."""
+        layers = multi_bit_layers(self)
+        return sum(layer.average_bits * layer.num_weights for layer in layers) / sum(
+            layer.num_weights for layer in layers
+        )
+
+    def synchronize(self) -> None:
+        """On JAX, brings variables up to date in the middle of `fit`."""
+        if keras.backend.backend() == "jax":
+            self.jax_state_sync()
+
+    def _step_changed(self) -> None:
+        if getattr(self, "train_function", None) is not None:
+            self.make_train_function(force=True)
+
+    # --- pruning ------------------------------------------------------------------------------------------------------
+
+    def prune(self, bits: float) -> int:
+        """Removes the bases whose loss the model of the loss rates least, until `bits` less are left.
+
+        Args:
+            bits: How many bits of weights to remove; at least one basis, at most what fits.
+
+        Returns:
+            How many bases were removed.
+        """
+        self.synchronize()
+        layers = self.adaptive_layers
+        rate = float(ops.convert_to_numpy(self.optimizer.learning_rate))
+        losses, sizes, owners = [], [], []
+        scales = [np.array(ops.convert_to_numpy(layer.scales)) for layer in layers]
+        for number, layer in enumerate(layers):
+            values = _importance(layer, rate)
+            flat = np.flatnonzero(scales[number])
+            losses.append(values.ravel()[flat])
+            sizes.append(np.full(len(flat), layer.grouping.size))
+            owners.append(np.stack([np.full(len(flat), number), flat]))
+        order = np.argsort(np.concatenate(losses), kind="stable")
+        size = np.concatenate(sizes)[order]
+        count = int(np.searchsorted(np.cumsum(size), bits, side="left")) + 1
+        chosen = np.concatenate(owners, axis=1)[:, order[:count]]
+        for number, layer in enumerate(layers):
+            pruned = chosen[1, chosen[0] == number]
+            if len(pruned):
+                scales[number].ravel()[pruned] = 0.0
+                layer.scales.assign(scales[number])
+                layer.kernel.assign(layer.float_kernel())
+        return min(count, len(order))
+
+    def compact(self) -> None:
+        """Sorts the bases of every group, live ones and large scales first; steps then compute live ones alone."""
+        self.synchronize()
+        before = [layer.live_bases for layer in self.adaptive_layers]
+        for layer in self.adaptive_layers:
+            layer.compact()
+        if [layer.live_bases for layer in self.adaptive_layers] != before:
+            self._step_changed()
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def train_step(self, *args: Any) -> Any:
+        """One step of the optimizer and of ALQ on a batch."""
+        if keras.backend.backend() == "tensorflow":
+            return self._tensorflow_step(*args)
+        if keras.backend.backend() == "jax":
+            return self._jax_step(*args)
+        raise NotImplementedError(
+            f"Training of multi-bit layers expected the TensorFlow or JAX backend. Received: {keras.backend.backend()}"
+        )
+
+    def _tensorflow_step(self, data: Any) -> dict[str, Tensor]:
+        import tensorflow as tf
+
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        layers = self.adaptive_layers
+        with tf.GradientTape() as tape:
+            for layer in layers:
+                tape.watch(layer.kernel.value)
+            y_pred = self(x, training=self._phase != "moments")
+            loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
+        weights = self.trainable_variables
+        gradients = tape.gradient(loss, [v.value for v in weights] + [layer.kernel.value for layer in layers])
+        if weights:
+            self.optimizer.apply(gradients[: len(weights)], weights)
+        self._adapt(gradients[len(weights) :], tf.function(bases.step, jit_compile=True))
+        self._update_metrics(loss, x, y, y_pred, sample_weight)
+        return self.get_metrics_result()
+
+    def _jax_step(self, state: Any, data: Any) -> Any:
+        import jax
+
+        trainable, non_trainable, optimizer_state, metrics_state = state
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        kernels = [layer.kernel for layer in self.adaptive_layers]
+        positions = [next(i for i, v in enumerate(self.non_trainable_variables) if v is kernel) for kernel in kernels]
+
+        def loss_of(trainable: Any, kernel_values: Any, non_trainable: Any) -> Any:
+            values = list(non_trainable)
+            for position, value in zip(positions, kernel_values, strict=True):
+                values[position] = value
+            mapping = [
+                *zip(self.trainable_variables, trainable, strict=True),
+                *zip(self.non_trainable_variables, values, strict=True),
+            ]
+            with keras.StatelessScope(mapping, collect_losses=True) as scope:
+                y_pred = self(x, training=self._phase != "moments")
+                loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
+            values = [_current(scope, v) for v in self.non_trainable_variables]
+            return loss, (y_pred, values)
+
+        gradient = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
+        kernel_values = [non_trainable[position] for position in positions]
+        (loss, (y_pred, non_trainable)), (slopes, kernel_slopes) = gradient(trainable, kernel_values, non_trainable)
+        if trainable:
+            trainable, optimizer_state = self.optimizer.stateless_apply(optimizer_state, slopes, trainable)
+        mapping = [
+            *zip(self.non_trainable_variables, non_trainable, strict=True),
+            *zip(self.optimizer.variables, optimizer_state, strict=True),
+            *zip(self.metrics_variables, metrics_state, strict=True),
+        ]
+        with keras.StatelessScope(mapping) as scope:
+            self._adapt(kernel_slopes, bases.step)
+            self._update_metrics(loss, x, y, y_pred, sample_weight)
+            logs = self.get_metrics_result()
+        non_trainable = [_current(scope, v) for v in self.non_trainable_variables]
+        metrics_state = [_current(scope, v) for v in self.metrics_variables]
+        return logs, (trainable, non_trainable, optimizer_state, metrics_state)
+
+    def _adapt(self, gradients: list[Tensor], step: Any) -> None:
+        rate = self.optimizer.learning_rate.value
+        for layer, gradient in zip(self.adaptive_layers, gradients, strict=True):
+            layer.adapt(gradient, self._phase, rate, step)
+
+    def _update_metrics(self, loss: Tensor, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor) -> None:
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
+            else:
+                metric.update_state(y, y_pred, sample_weight=sample_weight)
+
+
+def _current(scope: keras.StatelessScope, variable: Any) -> Tensor:
+    value = scope.get_current_value(variable)
+    return variable.value if value is None else value
+
+
+def _importance(layer: MultiBitLayer, learning_rate: float) -> NDArray[np.float32]:
+    """Modelled increase of the loss per scale `[R, I]`."""
+    moments = tuple(ops.convert_to_tensor(part) for part in layer.scale_moments)
+    seen = ops.maximum(ops.convert_to_tensor(layer.gradients_seen), 1.0)
+    values = bases.importance(ops.convert_to_tensor(layer.scales), moments, learning_rate, seen)  # type: ignore[arg-type]
+    return np.asarray(ops.convert_to_numpy(values))
