@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_efficient.ops import context
@@ -85,13 +86,14 @@ class GlimpseSensor(keras.layers.Layer):
         patches = []
         for k, width in enumerate(self.widths):
             patch = cut(_at_least(images, width), locations, width)
-            patch = self._as_float(patch)
+            patch = self.as_float(patch)
             if k:
                 patch = ops.average_pool(patch, self.scale_factor**k, data_format="channels_last")
             patches.append(patch)
-        return patches[0] if len(patches) == 1 else ops.concatenate(patches, axis=-1)
+        return left_in_float(patches[0] if len(patches) == 1 else ops.concatenate(patches, axis=-1))
 
-    def _as_float(self, patch: Tensor) -> Tensor:
+    def as_float(self, patch: Tensor) -> Tensor:
+        """Pixels as the layer computes with them, whole numbers scaled by 1/255."""
         if "float" in keras.backend.standardize_dtype(patch.dtype):
             return ops.cast(patch, self.compute_dtype)
         return ops.cast(ops.cast(patch, "float32") * (1 / 255), self.compute_dtype)
@@ -116,29 +118,30 @@ def _inside(locations: Tensor) -> Tensor:
     return ops.clip(ops.where(locations == locations, locations, ops.zeros_like(locations)), -1.0, 1.0)
 
 
-def _first(locations: Tensor, axis: int, length: int, width: int) -> Tensor:
-    """First row (`axis` 0) or column (1) of patches, int32 `[N]`; `length` is that of the image along it."""
-    found = ops.floor((locations[:, axis] + 1.0) * (length / 2) + (0.5 - width / 2))
-    return ops.cast(ops.clip(found, 0, length - width), "int32")
+def _corners(locations: Tensor, image_shape: Sequence[int], width: int) -> Tensor:
+    """First row and first column of patches, int32 `[N, 2]`."""
+    sizes = np.asarray(image_shape, "float32")
+    found = ops.floor((locations + 1.0) * (sizes / 2) + (0.5 - width / 2))
+    return ops.cast(ops.maximum(ops.minimum(found, sizes - width), 0.0), "int32")
 
 
 def _gathered(images: Tensor, locations: Tensor, width: int) -> Tensor:
     """Patches `[N, width, width, C]` of a batch; index `[n, i, j]` counts pixels of all images."""
     height, length, channels = (int(size) for size in images.shape[1:])
-    rows = _first(locations, 0, height, width)[:, None] + ops.arange(width, dtype="int32")
-    columns = _first(locations, 1, length, width)[:, None] + ops.arange(width, dtype="int32")
+    corners = _corners(locations, (height, length), width)
+    span = ops.arange(width, dtype="int32")
     batch, count = ops.shape(images)[0], ops.shape(locations)[0]
     image = ops.arange(count, dtype="int32") // (count // batch)
-    index = (image[:, None] * height + rows)[:, :, None] * length + columns[:, None, :]
+    rows = image[:, None] * height + corners[:, :1] + span
+    index = rows[:, :, None] * length + (corners[:, 1:] + span)[:, None, :]
     return ops.take(ops.reshape(images, (-1, channels)), index, axis=0)
 
 
 def _sliced(images: Tensor, locations: Tensor, width: int) -> Tensor:
     """The patch `[1, width, width, C]` of one image, which touches no other pixel: one SLICE in a file."""
     height, length, channels = (int(size) for size in images.shape[1:])
-    row, column = (_first(locations, axis, size, width) for axis, size in enumerate((height, length)))
-    zero = ops.zeros_like(row)
-    start = ops.concatenate([zero, row, column, zero])
+    corner = _corners(locations, (height, length), width)[0]
+    start = ops.pad(corner, [[1, 1]])
     return ops.slice(images, start, (1, width, width, channels))
 
 
@@ -148,6 +151,16 @@ def _at_least(images: Tensor, width: int) -> Tensor:
     if not any(missing):
         return images
     return ops.pad(images, [[0, 0], *([size // 2, size - size // 2] for size in missing), [0, 0]])
+
+
+def left_in_float(tensor: Tensor) -> Tensor:
+    """The tensor; in int8 files the border at which 8 bits begin.
+
+    Through slices and poolings the converter hands the 8 bits of whoever reads them back to what is sliced, and would
+    quantise the whole image to look at a patch of it. No scale passes a product, and the next number after 1 is the
+    factor that it does not fold away.
+    """
+    return tensor * (1.0 + 2.0**-23) if context.is_skipping() else tensor
 
 
 def _refuse_nan(locations: Tensor) -> None:

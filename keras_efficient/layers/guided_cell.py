@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_efficient.layers.glimpse_cell import GlimpseCell, Look, Recurrent
-from keras_efficient.layers.glimpse_sensor import check_count
+from keras_efficient.layers.glimpse_sensor import check_count, left_in_float
 
 Tensor = Any
 Shape = Sequence[int | None]
@@ -22,12 +22,12 @@ class GuidedCell(GlimpseCell):
         g_t   = glimpse network of rho(x, l_t) and sg(l_t)                       as in `GlimpseCell`
         hC_t  = classifier core of g_t and hC_{t-1}                              learns from labels
         hL_t  = locator core of [sg(g_t), l_t] and hL_{t-1}                      learns from where looking helped
-        mu_t  = tanh(W_2 relu(W_1 hL_t))
+        mu_t  = tanh(a W_2 relu(W_1 hL_t))
 
     In `GlimpseCell` one state must remember for the class and plan the next look; here nothing is shared but the
     glimpse. The locator starts from a **context**, unless `context_size` is None:
 
-        hL_0 = relu(W_c thumbnail(x));   l_0 = tanh(W_2 relu(W_1 hL_0))
+        hL_0 = relu(W_c thumbnail(x));   l_0 = tanh(a W_2 relu(W_1 hL_0))
 
     so that the first look is not blind. The thumbnail is made of `(2 context_size)^2` pixels on a regular grid, whatever
     the image's size, averaged two by two; the classifier never sees it.
@@ -36,7 +36,8 @@ class GuidedCell(GlimpseCell):
     centre.
 
     Args:
-        size, num_scales, scale_factor, units, core, glimpse_units, location_units, sigma, seed: As for `GlimpseCell`.
+        size, num_scales, scale_factor, units, core, glimpse_units, location_units, sigma, location_gain, seed: As for
+            `GlimpseCell`.
         locator_units: Width of the locator's core.
         context_size: Height and width of the thumbnail, or None for none.
         context_units: Width of a hidden layer between thumbnail and state.
@@ -56,7 +57,8 @@ class GuidedCell(GlimpseCell):
         core: str = "simple",
         glimpse_units: int = 128,
         location_units: int = 128,
-        sigma: float = 0.15,
+        sigma: float = 0.2,
+        location_gain: float = 0.2,
         seed: int | None = None,
         locator_units: int = 128,
         context_size: int | None = 24,
@@ -64,7 +66,17 @@ class GuidedCell(GlimpseCell):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            size, num_scales, scale_factor, units, core, glimpse_units, location_units, sigma, seed, **kwargs
+            size,
+            num_scales,
+            scale_factor,
+            units,
+            core,
+            glimpse_units,
+            location_units,
+            sigma,
+            location_gain,
+            seed,
+            **kwargs,
         )
         self.locator_units = check_count("locator_units", locator_units)
         self.context_size = None if context_size is None else check_count("context_size", context_size)
@@ -133,14 +145,14 @@ class GuidedCell(GlimpseCell):
             length = int(images.shape[axis])
             at = np.floor((np.arange(points) + 0.5) * length / points).astype("int32")
             images = ops.take(images, at, axis=axis)
-        return ops.average_pool(self.sensor.as_float(images), 2, data_format="channels_last")
+        return left_in_float(ops.average_pool(self.sensor.as_float(images), 2, data_format="channels_last"))
 
     def look(self, images: Tensor, states: Sequence[Tensor], training: bool | None = None) -> Look:
         location = states[-1]
         each = len(self.recurrent.state_names)
         glimpse = self.glimpse_features(images, location)
         hidden, remembered = self.recurrent(glimpse, states[:each])
-        read = ops.concatenate([ops.stop_gradient(glimpse), location], axis=-1)
+        read = ops.concatenate([ops.stop_gradient(glimpse), left_in_float(location)], axis=-1)
         features, locating = self.locator(read, states[each:-1])
         mean, location, log_probability = self.next_location(features, training)
         return Look(hidden, [*remembered, *locating, location], features, mean, log_probability)

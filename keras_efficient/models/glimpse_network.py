@@ -17,7 +17,7 @@ from keras_efficient.layers.glimpse_sensor import check_count, check_images
 from keras_efficient.models.exit_prediction import ExitPrediction
 from keras_efficient.models.policy_slot import PolicySlot
 from keras_efficient.ops import branch, context
-from keras_efficient.policies.exit_policy import check_fits
+from keras_efficient.policies.exit_policy import ExitPolicy, check_fits
 
 Tensor = Any
 IMAGE_DTYPES = ("float32", "uint8")
@@ -172,14 +172,26 @@ class GlimpseNetwork(ExitPrediction):
                 holds the cell's states by name.
             training: As in Keras.
         """
+        carry, found = self._look(k, carry, training)
+        return carry, self.classify(found, training)
+
+    def _look(self, k: int, carry: dict[str, Tensor], training: bool | None) -> tuple[dict[str, Tensor], Look]:
         images = carry["features"]
         if k == 0:
             states = self.cell.start(images, training=training).states
         else:
             states = [carry[name] for name in self.cell.state_names]
         found = self.cell.look(images, states, training)
-        logits = self.classify(found, training)
-        return {"features": images, **dict(zip(self.cell.state_names, found.states, strict=True))}, logits
+        return {"features": images, **dict(zip(self.cell.state_names, found.states, strict=True))}, found
+
+    def passes_by(self, k: int) -> bool:
+        """Whether nobody reads the logits after glimpse `k`, since the policy never stops there."""
+        never = isinstance(self.policy, ExitPolicy) and not self.policy.may_leave(k)
+        return never and k + 1 < self.num_exits
+
+    def pass_stage(self, k: int, carry: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Glimpse `k` without the classifier; gives what the next one takes. See `run_stage`."""
+        return self._look(k, carry, False)[0]
 
     def classify(self, found: Look, training: bool | None = None) -> Tensor:
         """Logits `[B, n]` after a step of the cell."""
@@ -272,6 +284,8 @@ class GlimpseNetwork(ExitPrediction):
         self, carry: dict[str, Tensor], k: int, trade_off: Tensor | None, max_exit: Tensor | None
     ) -> dict[str, Tensor]:
         """Skipped: glimpse `k` and, in a branch that runs only where the policy goes on, what follows."""
+        if max_exit is None and self.passes_by(k):
+            return self._left_early(self.pass_stage(k, carry), k + 1, trade_off, max_exit)
         carry, logits = self.run_stage(k, carry, False)
 
         def leave() -> dict[str, Tensor]:

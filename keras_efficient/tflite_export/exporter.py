@@ -169,7 +169,7 @@ def export(
         notes += _doubts(parity, quantize)
     share = None
     if quantize:
-        share, left = int8.quantized_share(parsed, getattr(model, "policy", None))
+        share, left = int8.quantized_share(parsed, int8.float_layers(model))
         notes += left
     flatbuffer.write_whole(file, content)
     return ExportReport(

@@ -123,7 +123,7 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
 
     def call(layer: keras.Layer, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         outputs = original(*args, **kwargs)
-        if isinstance(layer, SILENT):
+        if isinstance(layer, SILENT) or getattr(layer, "computes_in_float", False):
             return outputs
         site = sites.setdefault(id(layer), Site({}, {}, {}))
         fused = isinstance(layer, FUSED)
@@ -284,12 +284,21 @@ def _fake_quant(tensor: Tensor, found: Range) -> Tensor:
     return tf.quantization.fake_quant_with_min_max_args(tensor, found.low, high, num_bits=8)
 
 
-def quantized_share(model: Any, policy: keras.layers.Layer | None = None) -> tuple[float, list[str]]:
+def float_layers(model: Any) -> list[keras.layers.Layer]:
+    """The layers of a network that stay float32 on purpose: its exit policy, and those that say so."""
+    policy = getattr(model, "policy", None)
+    chosen = [layer for layer in model._flatten_layers() if getattr(layer, "computes_in_float", False)]
+    return chosen if policy is None else [policy, *chosen]
+
+
+def quantized_share(model: Any, in_float: Sequence[keras.layers.Layer] = ()) -> tuple[float, list[str]]:
     """The share of arithmetic ops (convolution, dense, addition, pooling) with int8 inputs; a note on the others.
 
-    The ops of an exit policy are not counted: it compares close numbers, and stays float32 on purpose.
+    The ops of layers that stay float32 on purpose are not counted: exit policies, which compare close numbers, and what
+    computes where to look in an image of many pixels.
     """
-    of_policy = re.compile("(?!)" if policy is None else rf"(^|[/;]){re.escape(policy.name)}(_\d+)?/")
+    names_in_float = "|".join(re.escape(layer.name) for layer in in_float)
+    left_out = re.compile(rf"(^|[/;])({names_in_float})(_\d+)?/" if in_float else "(?!)")
     names = flatbuffer.builtin_names()
     arithmetic = {
         "CONV_2D",
@@ -312,7 +321,7 @@ def quantized_share(model: Any, policy: keras.layers.Layer | None = None) -> tup
             if len(subgraph.tensors[operator.outputs[0]].shape) < 2:
                 continue  # the count of multiply-adds, no part of the network
             named = [flatbuffer.text(subgraph.tensors[i].name) for i in [*operator.inputs, *operator.outputs] if i >= 0]
-            if any(of_policy.search(name) for name in named):
+            if any(left_out.search(name) for name in named):
                 continue
             total += 1
             if subgraph.tensors[operator.inputs[0]].type == flatbuffer.schema().TensorType.INT8:
