@@ -8,7 +8,7 @@ Source: Qu et al., "Adaptive Loss-aware Quantization for Multi-bit Networks", CV
 """
 
 from keras_efficient.bases.codes import MAX_BASES, assigned, flipped_positive, fitted, reconstructed, signs
-from keras_efficient.bases.groups import STRUCTURES, Grouping, conv_grouping, default_group_size, dense_grouping
+from keras_efficient.bases.groups import SMALLEST, STRUCTURES, Grouping, conv_grouping, default_group_size, dense_grouping
 from keras_efficient.bases.moments import BETA_1, BETA_2, amsgrad, hessian, updated
 from keras_efficient.bases.sketching import sketched
 from keras_efficient.bases.steps import MODES, GroupState, importance, step
@@ -18,6 +18,7 @@ __all__ = [
     "BETA_2",
     "MAX_BASES",
     "MODES",
+    "SMALLEST",
     "STRUCTURES",
     "GroupState",
     "Grouping",

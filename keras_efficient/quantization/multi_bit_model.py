@@ -73,6 +73,12 @@ class MultiBitModel(keras.Model):
             layer.num_weights for layer in layers
         )
 
+    @property
+    def least_bits(self) -> float:
+        """Average bit-width with one basis left in every layer."""
+        layers = multi_bit_layers(self)
+        return sum(layer.grouping.size for layer in layers) / sum(layer.num_weights for layer in layers)
+
     def synchronize(self) -> None:
         """On JAX, brings variables up to date in the middle of `fit`."""
         if keras.backend.backend() == "jax":
@@ -87,8 +93,10 @@ class MultiBitModel(keras.Model):
     def prune(self, bits: float) -> int:
         """Removes the bases whose loss the model of the loss rates least, until `bits` less are left.
 
+        Ranked over all layers by `-p a + h a^2 / 2` (see `bases.importance`) of scale a.
+
         Args:
-            bits: How many bits of weights to remove; at least one basis, at most what fits.
+            bits: How many bits of weights to remove. At least one basis goes; every layer keeps one.
 
         Returns:
             How many bases were removed.
@@ -99,14 +107,15 @@ class MultiBitModel(keras.Model):
         losses, sizes, owners = [], [], []
         scales = [np.array(ops.convert_to_numpy(layer.scales)) for layer in layers]
         for number, layer in enumerate(layers):
-            values = _importance(layer, rate)
-            flat = np.flatnonzero(scales[number])
-            losses.append(values.ravel()[flat])
-            sizes.append(np.full(len(flat), layer.grouping.size))
-            owners.append(np.stack([np.full(len(flat), number), flat]))
+            values = _importance(layer, rate).ravel()
+            live = np.flatnonzero(scales[number])
+            live = live[np.argsort(values[live], kind="stable")][:-1]  # the last one of a layer stays
+            losses.append(values[live])
+            sizes.append(np.full(len(live), layer.grouping.size))
+            owners.append(np.stack([np.full(len(live), number), live]))
         order = np.argsort(np.concatenate(losses), kind="stable")
-        size = np.concatenate(sizes)[order]
-        count = int(np.searchsorted(np.cumsum(size), bits, side="left")) + 1
+        removed = np.cumsum(np.concatenate(sizes)[order])
+        count = int(np.searchsorted(removed, bits - 1e-6, side="left")) + 1
         chosen = np.concatenate(owners, axis=1)[:, order[:count]]
         for number, layer in enumerate(layers):
             pruned = chosen[1, chosen[0] == number]
@@ -114,7 +123,7 @@ class MultiBitModel(keras.Model):
                 scales[number].ravel()[pruned] = 0.0
                 layer.scales.assign(scales[number])
                 layer.kernel.assign(layer.float_kernel())
-        return min(count, len(order))
+        return chosen.shape[1]
 
     def compact(self) -> None:
         """Sorts the bases of every group, live ones and large scales first; steps then compute live ones alone."""

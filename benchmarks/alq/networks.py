@@ -1,0 +1,74 @@
+"""The two networks of the comparison, and their training in floats; it goes on where it was interrupted."""
+
+import pathlib
+
+import keras
+
+from keras_efficient import datasets
+
+BATCH = 128
+
+
+def lenet5() -> keras.Model:
+    """LeNet-5 with 430,500 weights: two convolutions (5 x 5, 20 and 50 filters), two dense layers (500 and 10)."""
+    x = inputs = keras.Input((28, 28, 1), name="image")
+    x = keras.layers.Conv2D(20, 5, activation="relu", name="conv1")(x)  # ReLU and maximum may change places
+    x = keras.layers.MaxPooling2D(name="pool1")(x)
+    x = keras.layers.Conv2D(50, 5, activation="relu", name="conv2")(x)
+    x = keras.layers.MaxPooling2D(name="pool2")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dense(500, activation="relu", name="dense1")(x)
+    x = keras.layers.Dropout(0.5, name="dropout")(x)
+    return keras.Model(inputs, keras.layers.Dense(10, name="dense2")(x), name="lenet5")
+
+
+def vgg_small(width: float) -> keras.Model:
+    """VGG-small: three pairs of 3 x 3 convolutions (128, 256, 512 filters times `width`) and three dense layers."""
+    x = inputs = keras.Input((32, 32, 3), name="image")
+    for number, filters in enumerate((128, 128, 256, 256, 512, 512), start=1):
+        x = keras.layers.Conv2D(int(filters * width), 3, padding="same", use_bias=False, name=f"conv{number}")(x)
+        if number % 2 == 0:
+            x = keras.layers.MaxPooling2D(name=f"pool{number // 2}")(x)
+        x = keras.layers.BatchNormalization(name=f"norm{number}")(x)
+        x = keras.layers.ReLU(name=f"relu{number}")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    for number in (1, 2):
+        x = keras.layers.Dense(int(1024 * width), use_bias=False, name=f"dense{number}")(x)
+        x = keras.layers.BatchNormalization(name=f"norm_dense{number}")(x)
+        x = keras.layers.ReLU(name=f"relu_dense{number}")(x)
+    return keras.Model(inputs, keras.layers.Dense(10, name="dense3")(x), name="vgg_small")
+
+
+def loss() -> keras.losses.Loss:
+    """The loss of all networks here."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def batches(dataset: datasets.Dataset, seed: int) -> datasets.Augmented:
+    """Training images: MNIST moves by up to two pixels, CIFAR-10 by up to four and is mirrored."""
+    mnist = dataset.name == "mnist"
+    return datasets.Augmented(
+        dataset.x_train, dataset.y_train, BATCH, shift=2 if mnist else 4, flip=not mnist, seed=seed
+    )
+
+
+def trained(
+    path: pathlib.Path, model: keras.Model, dataset: datasets.Dataset, epochs: int, peak_rate: float, seed: int = 0
+) -> keras.Model:
+    """The network at `path`, trained with Adam first where it is not there."""
+    if path.exists():
+        return keras.saving.load_model(path)
+    data = batches(dataset, seed)
+    rate = keras.optimizers.schedules.CosineDecay(peak_rate, epochs * len(data))
+    model.compile(keras.optimizers.Adam(rate), loss(), metrics=["accuracy"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.fit(
+        data,
+        epochs=epochs,
+        validation_data=(dataset.x_validation, dataset.y_validation),
+        validation_batch_size=500,
+        callbacks=[keras.callbacks.BackupAndRestore(str(path.with_suffix(".backup")))],
+        verbose=2,
+    )
+    model.save(path)
+    return model
