@@ -83,7 +83,8 @@ def digit_scenes(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"Invalid value for argument `{name}`. Expected a positive integer. Received: {value!r}")
     labels = np.asarray(labels)
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= num_digits:
+    fits = labels.shape == (len(images),) and labels.dtype.kind in "iu"
+    if not fits or labels.min() < 0 or labels.max() >= num_digits:
         raise ValueError(
             f"Invalid value for argument `labels`. Expected {len(images)} integers in [0, {num_digits}). "
             f"Received: shape {labels.shape}, dtype {labels.dtype}"

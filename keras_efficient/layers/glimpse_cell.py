@@ -45,8 +45,8 @@ class GlimpseCell(keras.layers.Layer):
         l_{t+1} = clip(mu_t + sigma * noise, -1, 1)    in training;   mu_t    otherwise
 
     where `sg` stops the gradient: the location network learns by reinforcement alone, and the rest of the cell does not
-    hear of it. `a` keeps the location network slow: its gradient is noisy, an optimiser like Adam makes steps of one size
-    of any gradient, and where the hyperbolic tangent saturates nothing more is learned.
+    hear of it. `a` keeps the location network slow: its gradient is noisy, an optimiser like Adam makes steps of one
+    size of any gradient, and where the hyperbolic tangent saturates nothing more is learned.
 
     Its states are `hidden` `[B, units]`, `memory` `[B, units]` with an LSTM core, and `location` `[B, 2]`, where the
     next glimpse will be. In `keras.layers.RNN` it takes a sequence of images, `[B, T, H, W, C]`: frames of a video, or
@@ -196,8 +196,8 @@ class GlimpseCell(keras.layers.Layer):
         log_probability = gaussian_log_density(drawn, mean, self.sigma)
         return mean, ops.cast(ops.clip(drawn, -1.0, 1.0), self.compute_dtype), log_probability
 
-    def compute_output_shape(self, images_shape: Shape, states_shapes: Any) -> Any:
-        batch = states_shapes[0][0]
+    def compute_output_shape(self, images_shape: Shape, states_shape: Any) -> Any:
+        batch = states_shape[0][0]
         return (batch, self.units), [(batch, width) for width in self.state_size]
 
     def get_config(self) -> dict[str, Any]:
@@ -258,7 +258,7 @@ class Recurrent(keras.layers.Layer):
         hidden = ops.sigmoid(leave) * ops.tanh(memory)
         return hidden, [hidden, memory]
 
-    def compute_output_shape(self, input_shape: Shape, states_shapes: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape, states_shape: Any) -> Any:
         return (input_shape[0], self.units), [(input_shape[0], self.units) for _ in self.state_names]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_efficient.ops import context
 
@@ -111,6 +112,12 @@ class GlimpseSensor(keras.layers.Layer):
             "num_scales": self.num_scales,
             "scale_factor": self.scale_factor,
         }
+
+
+def pixels(locations: Any, image_shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Locations `[..., 2]` in [-1, 1] as pixels (row, column) of an image `(H, W, ...)`, whose first has centre 0."""
+    array = np.asarray(locations, "float64")
+    return (np.clip(array, -1, 1) + 1) / 2 * np.asarray(image_shape[:2], "float64") - 0.5
 
 
 def _inside(locations: Tensor) -> Tensor:

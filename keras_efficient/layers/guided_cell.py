@@ -1,4 +1,4 @@
-"""`GuidedCell`: two recurrent networks, one for what is seen and one for where to look, that meet only in the glimpse."""
+"""`GuidedCell`: one recurrent network for what is seen, one for where to look, that meet only in the glimpse."""
 
 import math
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class GuidedCell(GlimpseCell):
 
         hL_0 = relu(W_c thumbnail(x));   l_0 = tanh(a W_2 relu(W_1 hL_0))
 
-    so that the first look is not blind. The thumbnail is made of `(2 context_size)^2` pixels on a regular grid, whatever
-    the image's size, averaged two by two; the classifier never sees it.
+    so that the first look is not blind. The thumbnail is made of `(2 context_size)^2` pixels on a regular grid,
+    whatever the image's size, averaged two by two; the classifier never sees it.
 
     As a cell of `keras.layers.RNN`, which asks for states before it has seen an image, it starts without context at the
     centre.
@@ -43,9 +43,9 @@ class GuidedCell(GlimpseCell):
         context_units: Width of a hidden layer between thumbnail and state.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Reference: in the manner of Dai, Kong, Guo and Lee, "Guided Multi-Attention Learning for Multi-Region Image
-    Classification" (GARN, KDD 2020), whose text was not at hand; the context is that of Ba, Mnih and Kavukcuoglu, "Multiple
-    Object Recognition with Visual Attention", ICLR 2015.
+    Reference: in the manner of Dai et al., "Recurrent Networks for Guided Multi-Attention Classification" (GARN, KDD
+    2020), whose text was not at hand; the context is that of Ba, Mnih and Kavukcuoglu, "Multiple Object Recognition
+    with Visual Attention", ICLR 2015.
     """
 
     def __init__(

@@ -1,11 +1,13 @@
 """Networks made of our layers."""
 
+from keras_efficient.models.guided_attention import GuidedAttention
 from keras_efficient.models.multi_exit import MultiExit
 from keras_efficient.models.multi_task import MultiTask
 from keras_efficient.models.recurrent_attention import RecurrentAttention
 from keras_efficient.models.resnet import thin_resnet
 
 __all__ = [
+    "GuidedAttention",
     "MultiExit",
     "MultiTask",
     "RecurrentAttention",

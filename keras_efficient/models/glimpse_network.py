@@ -1,7 +1,6 @@
 """A network that sees an image glimpse by glimpse: how it runs, stops early by a policy, and what it costs."""
 
 import contextlib
-import math
 from typing import Any
 
 import keras
@@ -14,6 +13,7 @@ from keras_efficient.cost.inputs import zero_inputs
 from keras_efficient.layers import EXIT_FEATURES, exit_features
 from keras_efficient.layers.glimpse_cell import GlimpseCell, Look
 from keras_efficient.layers.glimpse_sensor import check_count, check_images
+from keras_efficient.models import glimpse_steps
 from keras_efficient.models.exit_prediction import ExitPrediction
 from keras_efficient.models.policy_slot import PolicySlot
 from keras_efficient.ops import branch, context
@@ -251,6 +251,18 @@ class GlimpseNetwork(ExitPrediction):
         found = made[0].predict(x, batch_size=batch_size, verbose=verbose)
         return found["logits"], found["locations"]
 
+    def step_model(self) -> keras.Model:
+        """One glimpse as a model with explicit states; see `glimpse_steps.step_model`."""
+        return glimpse_steps.step_model(self)
+
+    def start_model(self) -> keras.Model:
+        """The states to start with on an image, as a model; see `glimpse_steps.start_model`."""
+        return glimpse_steps.start_model(self)
+
+    def step_data(self, images: Any, batch_size: int = 256) -> dict[str, NDArray[Any]]:
+        """What `step_model` is given while looking at `images`; see `glimpse_steps.step_data`."""
+        return glimpse_steps.step_data(self, images, batch_size)
+
     def path(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Logits `[B, n]` and locations `[B, 2]` of each glimpse, in inference."""
         carry = {"features": images}
@@ -331,16 +343,3 @@ class _Path(keras.Model):
     def call(self, images: Tensor) -> dict[str, Tensor]:
         logits, locations = self.network.path(images)
         return {"logits": ops.stack(logits, axis=1), "locations": ops.stack(locations, axis=1)}
-
-
-def pixels(locations: Any, image_shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Locations `[..., 2]` in [-1, 1] as pixels (row, column) of an image `(H, W, ...)`, whose first has centre 0."""
-    array = np.asarray(locations, "float64")
-    return (np.clip(array, -1, 1) + 1) / 2 * np.asarray(image_shape[:2], "float64") - 0.5
-
-
-def half_sizes(width: float, image_shape: tuple[int, ...]) -> tuple[float, float]:
-    """`width` pixels as half height and half width in units of locations."""
-    if not width > 0 or not math.isfinite(width):
-        raise ValueError(f"Invalid value for argument `width`. Expected a positive number. Received: {width!r}")
-    return width / image_shape[0], width / image_shape[1]

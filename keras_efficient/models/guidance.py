@@ -69,6 +69,6 @@ def check_regions(regions: NDArray[Any]) -> None:
     fits = (low >= -1 - 1e-4).all(-1) & (high <= 1 + 1e-4).all(-1) & (regions[..., 2:] >= 0).all(-1)
     if not fits.all():
         raise ValueError(
-            "Invalid value for `regions`. Expected regions inside the image, which spans [-1, 1], and zeros where there "
-            f"is none. Received: {regions[~fits][0].tolist()}"
+            "Invalid value for `regions`. Expected regions inside the image, which spans [-1, 1], and zeros where "
+            f"there is none. Received: {regions[~fits][0].tolist()}"
         )

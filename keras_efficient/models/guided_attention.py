@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_efficient.layers.glimpse_sensor import check_count
 from keras_efficient.layers.guided_cell import GuidedCell
 from keras_efficient.models.guidance import check_regions, first_visits, nearest_unvisited, rewards_to_go
 from keras_efficient.models.recurrent_attention import BASELINES, LOCATIONS, MEANS, RecurrentAttention
@@ -33,8 +34,8 @@ class GuidedAttention(RecurrentAttention):
     `R` in the losses of `RecurrentAttention`. For an image without regions `r_t` has the label's part alone, with
     weight 1.
 
-    Over the first `guidance_steps` training steps the weight `a` falls from the first to the second value of `guidance`,
-    and `reach` likewise: a target that is easily hit at first teaches sooner.
+    Over the first `guidance_steps` training steps the weight `a` falls from the first to the second value of
+    `guidance`, and `reach` likewise: a target that is easily hit at first teaches sooner.
 
     `y` of `fit` is `{"label": [B], "regions": [B, R, 4]}`: centre (y, x), half height and half width in units of
     locations, zeros where there is no region (`datasets.regions_of` makes them from boxes in pixels). Plain labels do
@@ -49,8 +50,9 @@ class GuidedAttention(RecurrentAttention):
         cell: A `GuidedCell`; the default one where None.
         **kwargs: Arguments of `keras.Model`.
 
-    Reference: in the manner of Dai, Kong, Guo and Lee (GARN, KDD 2020), whose text was not at hand: the abstract names
-    several regions, small samples and guidance; equations and defaults are this package's.
+    Reference: in the manner of Dai et al., "Recurrent Networks for Guided Multi-Attention Classification" (GARN, KDD
+    2020), whose text was not at hand: its abstract names several regions, small samples and guidance; equations and
+    defaults are this package's.
     """
 
     guidance: tuple[float, float] = (1.0, 0.2)
@@ -96,9 +98,9 @@ class GuidedAttention(RecurrentAttention):
             guidance: Weight `a` at the beginning and after `guidance_steps`.
             reach: How near the centre a look must come to count, as a share of the region's half size, likewise.
             guidance_steps: Training steps over which both change.
-            guided_by: `"reward"`, or `"supervised"`: instead of the reward of regions, the policy's mean is drawn (Huber
-                loss, weight `a`) to the nearest region that no earlier look of this path has hit; where all are found,
-                nowhere. The label's reward has weight `1 - a` then, too.
+            guided_by: `"reward"`, or `"supervised"`: instead of the reward of regions, the policy's mean is drawn
+                (Huber loss, weight `a`) to the nearest region that no earlier look of this path has hit; where all are
+                found, nowhere. The label's reward has weight `1 - a` then, too.
             discount: `gamma`.
             **kwargs: Further arguments of `keras.Model.compile`.
         """
@@ -108,10 +110,7 @@ class GuidedAttention(RecurrentAttention):
             )
         self.guidance = _pair("guidance", guidance, 1.0)
         self.reach = _pair("reach", reach, math.inf)
-        if isinstance(guidance_steps, bool) or not isinstance(guidance_steps, int) or guidance_steps < 1:
-            raise ValueError(
-                f"Invalid value for argument `guidance_steps`. Expected a positive integer. Received: {guidance_steps!r}"
-            )
+        check_count("guidance_steps", guidance_steps)
         if not 0 <= discount <= 1:
             raise ValueError(f"Invalid value for argument `discount`. Expected 0 to 1. Received: {discount!r}")
         self.guidance_steps, self.guided_by, self.discount = guidance_steps, guided_by, float(discount)
