@@ -24,7 +24,7 @@ from keras_efficient.models import MultiExit
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 DEPTH = 20
 STATIC_DEPTHS = (8, 14)
-EPOCHS = 18
+EPOCHS = 20
 BUDGET = 0.5  # of the operating point that is exported
 
 

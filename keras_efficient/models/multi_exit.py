@@ -18,7 +18,7 @@ from keras_efficient.layers.early_exit import scaled_gradient
 from keras_efficient.models.exit_prediction import ExitPrediction
 from keras_efficient.models.splitting import split_at, split_at_exits
 from keras_efficient.ops import branch, context
-from keras_efficient.policies.exit_policy import check_fits
+from keras_efficient.policies.exit_policy import ExitPolicy, check_fits
 
 Tensor = Any
 
@@ -215,6 +215,8 @@ class MultiExit(ExitPrediction):
         self, carry: dict[str, Tensor], k: int, trade_off: Tensor | None, max_exit: Tensor | None
     ) -> dict[str, Tensor]:
         """Skipped: stage `k` and, in a branch that runs only for inputs which stay, what follows."""
+        if max_exit is None and self.passes_by(k):
+            return self._left_early(self.pass_stage(k, carry), k + 1, trade_off, max_exit)
         carry, logits = self.run_stage(k, carry, False)
 
         def leave() -> dict[str, Tensor]:
@@ -226,6 +228,15 @@ class MultiExit(ExitPrediction):
         if max_exit is not None:
             leaves = ops.logical_or(leaves, ops.reshape(max_exit, ()) <= k)
         return branch(leaves, leave, lambda: self._left_early(carry, k + 1, trade_off, max_exit))
+
+    def passes_by(self, k: int) -> bool:
+        """Whether nothing at exit `k` matters: the policy never leaves there, and no later exit needs its summary."""
+        never = isinstance(self.policy, ExitPolicy) and not self.policy.may_leave(k)
+        return never and k + 1 < self.num_exits and not self.summary_units
+
+    def pass_stage(self, k: int, carry: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Runs stage `k` without the label unit behind it; gives what the next stage takes. See `run_stage`."""
+        return {"features": self.stages[k](carry["features"], training=False)}
 
     def run_stage(
         self, k: int, carry: dict[str, Tensor], training: bool | None = None

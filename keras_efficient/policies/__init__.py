@@ -20,6 +20,7 @@ from keras_efficient.policies.learned_policy import LearnedPolicy
 from keras_efficient.policies.overlap import check_disjoint
 from keras_efficient.policies.policy_gradient import PolicyGradient
 from keras_efficient.policies.request import cap_for_deadline
+from keras_efficient.policies.selected_exits import SelectedExits, select_exits
 from keras_efficient.policies.threshold_policy import ThresholdCurve, ThresholdPolicy, threshold_curve
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "LearnedPolicy",
     "PolicyGradient",
     "PolicyResult",
+    "SelectedExits",
     "ThresholdCurve",
     "ThresholdPolicy",
     "best_fixed_exit",
@@ -43,6 +45,7 @@ __all__ = [
     "exact_backward_induction",
     "oracle",
     "paired_bootstrap",
+    "select_exits",
     "threshold_curve",
     "trade_off_for_budget",
 ]

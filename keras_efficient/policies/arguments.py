@@ -1,6 +1,7 @@
 """Checks of arguments that the policies share: each returns the value or raises one clear sentence."""
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,3 +67,17 @@ def check_range(name: str, value: Any) -> tuple[float, float] | None:
         f"Invalid value for argument `{name}`. Expected two positive numbers (least, greatest), or None. "
         f"Received: {value!r}"
     )
+
+
+def checked_exits(exits: Sequence[int], num_exits: int) -> tuple[int, ...]:
+    """The exits as a tuple of increasing indices that ends in the network's last; at least two."""
+    try:
+        chosen = tuple(operator.index(k) for k in exits)
+    except TypeError:
+        chosen = ()
+    if len(chosen) < 2 or list(chosen) != sorted(set(chosen)) or chosen[0] < 0 or chosen[-1] != num_exits - 1:
+        raise ValueError(
+            f"Invalid value for argument `exits`. Expected at least two increasing integers that end in the last exit, "
+            f"{num_exits - 1}. Received: {list(exits)}"
+        )
+    return chosen

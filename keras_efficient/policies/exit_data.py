@@ -16,7 +16,10 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from keras_efficient.layers.exit_features import EXIT_FEATURES, exit_features
-from keras_efficient.policies.arguments import check_number
+from keras_efficient.policies.arguments import check_number, checked_exits
+from keras_efficient.policies.label_posterior import expected_correct
+
+_OWN_LABEL = 0.25  # share of the label itself in `smoothed_correct`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,13 +121,24 @@ class ExitData:
         """`[N, K]`: whether the largest logit of the exit is that of the label."""
         return np.asarray(self.logits.argmax(axis=-1) == self.labels[:, None])
 
-    def rewards(self, trade_off: float) -> NDArray[np.float64]:
+    @cached_property
+    def smoothed_correct(self) -> NDArray[np.float64]:
+        """`[N, K]`: `correct` with most of the chance of the single label taken out; policies learn from it.
+
+        A quarter of `correct` and three quarters of `keras_efficient.policies.label_posterior.expected_correct`, which
+        is much steadier, and about as right on average. Policies are judged by `correct`.
+        """
+        return _OWN_LABEL * self.correct + (1 - _OWN_LABEL) * expected_correct(self.logits, self.labels)
+
+    def rewards(self, trade_off: float, smoothed: bool = False) -> NDArray[np.float64]:
         """`[N, K]`: `correct - trade_off * cost`, what a policy earns by leaving at each exit.
 
         Args:
             trade_off: Accuracy (1 is 100 %) that one is ready to give for the cost of one full network; not negative.
+            smoothed: With `smoothed_correct` for `correct`.
         """
-        return self.correct - check_number("trade_off", trade_off, 0) * self.costs
+        right = self.smoothed_correct if smoothed else self.correct
+        return right - check_number("trade_off", trade_off, 0) * self.costs
 
     def split(self, fraction: float = 0.5, seed: int = 0) -> "tuple[ExitData, ExitData]":
         """Shuffles and splits into two disjoint parts, the first holding `fraction` of the inputs."""
@@ -144,6 +158,21 @@ class ExitData:
         taken = ExitData(self.logits[chosen], self.labels[chosen], self.costs, summary)
         object.__setattr__(taken, "total_cost", self.total_cost)
         return taken
+
+    def select(self, exits: Sequence[int]) -> "ExitData":
+        """The data of some exits, as if the network had no others; the last one must be among them.
+
+        Features stay what they are, the relative depth of an exit included.
+
+        Args:
+            exits: At least two increasing indices.
+        """
+        chosen = list(checked_exits(exits, self.num_exits))
+        summary = None if self.summary is None else self.summary[:, chosen]
+        selected = ExitData(self.logits[:, chosen], self.labels, self.costs[chosen], summary)
+        object.__setattr__(selected, "total_cost", self.total_cost)
+        selected.__dict__["features"] = self.features[:, chosen]
+        return selected
 
     def with_costs(self, costs: ArrayLike) -> "ExitData":
         """The same predictions at other costs, such as the microseconds measured on a phone.

@@ -88,6 +88,10 @@ class ExitPolicy(keras.layers.Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement `call(features, exit_index)`.")
 
+    def may_leave(self, exit_index: int) -> bool:
+        """Whether any input may leave at an exit; where none may, an exported file passes the exit by."""
+        return True
+
     def _read(self, features: Any) -> Any:
         """The columns that the policy reads."""
         shape = tuple(features.shape)

@@ -48,9 +48,8 @@ def network_entries(model: keras.Model, traced: "Trace", *, staged: bool, budget
     if not (staged or any("exit_index" in part.outputs for part in traced.parts.values())):
         return entries
     policy = model.policy
-    costs = stage_costs(model)
-    decisions = np.cumsum([stage.policy for stage in costs])
-    entries["exits"] = [{"macs": float(macs)} for macs in model.exit_costs() + decisions]
+    costs = stage_costs(model, passing=not (staged or budget_inputs))
+    entries["exits"] = [{"macs": float(macs)} for macs in np.cumsum([stage.macs for stage in costs])]
     entries["stages"] = [stage.entry() for stage in costs]
     if staged:
         entries["staged"] = True

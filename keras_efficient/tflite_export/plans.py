@@ -51,7 +51,7 @@ def whole(model: keras.Model, specs: Sequence[InputSpec], key: str, budget_input
         further = {spec.name: tensor for spec, tensor in zip(budgets, tensors[len(specs) :], strict=True)}
         return call_model(model, specs, tensors[: len(specs)], **further)
 
-    signature = Signature(key, (*specs, *budgets), serve, known_macs=_known_macs(model))
+    signature = Signature(key, (*specs, *budgets), serve, known_macs=_known_macs(model, passing=not with_budgets))
 
     def compare(session: Session, inputs: dict[str, Array]) -> verify.Parity:
         count = len(next(iter(inputs.values())))
@@ -81,11 +81,11 @@ def stages(model: keras.Model, specs: Sequence[InputSpec]) -> Plan:
     return Plan([*parts, *policies], True, False, compare)
 
 
-def _known_macs(model: Any) -> tuple[float, float] | None:
+def _known_macs(model: Any, passing: bool) -> tuple[float, float] | None:
     """What a network that branches at its exits and nowhere else costs when it leaves at the last one."""
     if not hasattr(model, "run_stage") or model.policy is None:
         return None
-    costs = staged.stage_costs(model)
+    costs = staged.stage_costs(model, passing)
     if any(stage.branches for stage in costs):
         return None
     return sum(stage.builtin + stage.policy for stage in costs), sum(stage.ops for stage in costs)

@@ -115,23 +115,38 @@ class StageCost:
     policy: float
     branches: bool
 
+    @property
+    def macs(self) -> float:
+        """All of them."""
+        return self.builtin + self.ops + self.policy
+
     def entry(self) -> dict[str, Any]:
         """What the metadata says of it."""
         macs = {"builtin": self.builtin, "ops": self.ops}
         return {"macs": macs, "branches": self.branches, "policy_macs": self.policy}
 
 
-def stage_costs(model: Any) -> list[StageCost]:
-    """The cost of each stage of a `MultiExit` with a policy."""
+def stage_costs(model: Any, passing: bool = False) -> list[StageCost]:
+    """The cost of each stage of a `MultiExit` with a policy.
+
+    Args:
+        model: The network.
+        passing: Whether exits at which the policy never leaves are passed by, without label unit and decision.
+    """
     carry = {"features": keras.tree.map_structure(keras.ops.convert_to_tensor, zero_inputs(model, 1))}
     found = []
     for k in range(model.num_exits):
+        passed = passing and model.passes_by(k)
+
+        def run(k: int = k, carry: dict[str, Tensor] = carry, passed: bool = passed) -> tuple[dict[str, Tensor], Any]:
+            return (model.pass_stage(k, carry), None) if passed else model.run_stage(k, carry, training=False)
+
         with ops.skipping(), cost.counting(model) as taken:
-            model.run_stage(k, carry, training=False)
+            run()
         with cost.counting(model) as events:
-            carry, logits = model.run_stage(k, carry, training=False)
+            carry, logits = run()
         with cost.counting(model) as decision:
-            if k + 1 < model.num_exits:
+            if k + 1 < model.num_exits and not passed:
                 model.exit_score(k, logits, carry)
         sums = [float(sum(event.dense for event in events if event.by_op is kind)) for kind in (False, True)]
         policy = float(sum(event.dense for event in decision))

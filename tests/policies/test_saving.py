@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_efficient.policies import BackwardInduction, LearnedPolicy, ThresholdPolicy
+from keras_efficient.policies import BackwardInduction, LearnedPolicy, SelectedExits, ThresholdPolicy
 
 
 def make_policies(data):
@@ -13,10 +13,11 @@ def make_policies(data):
         "step": BackwardInduction.fit(data, 0.3, basis="step"),
         "learned": LearnedPolicy(num_exits=4, hidden_units=(8, 8)),
         "for any trade-off": LearnedPolicy(num_exits=4, trade_off_range=(0.02, 1.0), default_trade_off=0.25),
+        "selected": SelectedExits(BackwardInduction.fit(data.select([0, 2, 3]), 0.3), [0, 2, 3], num_exits=4),
     }
 
 
-KINDS = ["threshold", "thresholds", "hinge", "step", "learned", "for any trade-off"]
+KINDS = ["threshold", "thresholds", "hinge", "step", "learned", "for any trade-off", "selected"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
