@@ -30,19 +30,18 @@ x_train, y_train = data.x_train[: options.images], data.y_train[: options.images
 # 2. Any Keras network that ends in logits, and the names of the layers behind which it may stop.
 backbone = thin_resnet(options.depth)
 blocks = [f"block_{k}" for k in range(1, (options.depth - 2) // 2)]
-model = MultiExit.from_model(backbone, blocks, {"pool": "average_max", "summary_units": 64})
+model = MultiExit.from_model(backbone, blocks)
 
-# 3. One `compile`, one `fit`: every exit gets the loss, and none of them drowns the others.
+# 3. One `compile`, one `fit`: every exit has the loss, the early ones with less weight.
 steps = options.epochs * max(1, len(x_train) // 128)
 rate = keras.optimizers.schedules.CosineDecay(
-    0.01, steps - steps // 5, warmup_target=0.2, warmup_steps=max(1, steps // 5)
+    0.0075, steps - steps // 5, warmup_target=0.15, warmup_steps=max(1, steps // 5)
 )
 model.compile(
-    keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3, global_clipnorm=2.0),
+    keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3, global_clipnorm=5.0),
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     metrics=["accuracy"],
-    gradient_equilibrium=True,
-    distillation=0.3,
+    loss_weights=[(k / model.num_exits) ** 2 for k in range(1, model.num_exits + 1)],
 )
 model.fit(datasets.Augmented(x_train, y_train, 128), epochs=options.epochs, verbose=2)
 

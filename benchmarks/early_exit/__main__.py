@@ -107,7 +107,8 @@ def operating_point(
 ) -> dict[str, Any]:
     """Gives the network the policy that is best on held-out data within the budget; its test figures.
 
-    The policy has the exits that it uses, `select_exits`; an exported file passes the others by. Solved beats tuned only if the interval of their difference on the second half of the held-out data leaves out 0.
+    The policy has the exits that it uses, `select_exits`; an exported file passes the others by. Solved beats tuned
+    only if the interval of their difference on the second half of the held-out data leaves out 0.
     """
     tuning, choosing = held_out.split(0.5, seed=0)
     price = cells.get("operating/price", lambda: policies.trade_off_for_budget(held_out, BUDGET))
