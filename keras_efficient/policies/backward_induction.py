@@ -13,7 +13,7 @@ from keras_efficient.policies.evaluation import evaluate
 from keras_efficient.policies.exact import exact_backward_induction
 from keras_efficient.policies.exit_data import ExitData
 from keras_efficient.policies.exit_policy import ExitPolicy
-from keras_efficient.policies.ridge import cross_fitted_ridge
+from keras_efficient.policies.ridge import CrossFittedRidge
 
 Basis = Literal["hinge", "step"]
 _NEVER = 2.0  # a knot that no feature reaches
@@ -93,21 +93,26 @@ class BackwardInduction(ExitPolicy):
             data: `ExitData` of at least two inputs that the network was not trained on; a few hundred are enough.
             trade_off: Accuracy that one is ready to give for the cost of one full network, at least 0.
             num_knots: Knots per feature, at quantiles of the data.
-            basis: `"hinge"`: ridge regression of the advantage on piecewise linear functions of confidence, entropy and
-                margin. Its penalty is chosen, and the decisions inside `V_k` are made, by five-fold cross-fitting, so
-                that an input never decides with a regression that has seen it: otherwise the values of late exits are
-                too good and the policy goes on too often. `"step"`: confidence falls into `num_knots + 1` bins of
-                equally many inputs at each exit, and the finite chain of these states is solved by
-                `exact_backward_induction`.
+            basis: `"hinge"`: ridge regression of the advantage, with `data.smoothed_correct`, on piecewise linear
+                functions of confidence, entropy and margin. Its penalty is chosen, and the decisions inside `V_k` are
+                made, by five-fold cross-fitting, so that an input never decides with a regression that has seen it:
+                otherwise the values of late exits are too good and the policy goes on too often. `"step"`: confidence
+                falls into `num_knots + 1` bins of equally many inputs at each exit, and the finite chain of these
+                states is solved by `exact_backward_induction`.
             seed: Seed of the folds.
         """
         width = data.num_features if basis == "hinge" else len(EXIT_FEATURES)
         policy = cls(num_exits=data.num_exits, num_knots=num_knots, basis=basis, num_features=width, **kwargs)
         policy.build((None, width))
-        solve = _fit_hinges if basis == "hinge" else _fit_steps
-        for weight, value in zip(policy.weights, solve(data, trade_off, num_knots, seed), strict=True):
-            weight.assign(value.astype(np.float32))
+        if basis == "hinge":
+            policy._assign(_Hinges(data, num_knots, seed).solve(trade_off))
+        else:
+            policy._assign(_fit_steps(data, trade_off, num_knots))
         return policy
+
+    def _assign(self, values: "Weights") -> None:
+        for weight, value in zip(self.weights, values, strict=True):
+            weight.assign(value.astype(np.float32))
 
 
 def trade_off_for_budget(data: ExitData, budget: float, *, basis: Basis = "hinge", seed: int = 0) -> float:
@@ -126,8 +131,12 @@ def trade_off_for_budget(data: ExitData, budget: float, *, basis: Basis = "hinge
             f"{data.costs[0]:.4g}, and 1. Received: {budget}"
         )
 
+    policy = BackwardInduction.fit(data, 0.0, basis=basis, seed=seed)
+    hinges = _Hinges(data, policy.num_knots, seed) if basis == "hinge" else None
+
     def within(trade_off: float) -> bool:
-        return evaluate(BackwardInduction.fit(data, trade_off, basis=basis, seed=seed), data).cost <= budget
+        policy._assign(hinges.solve(trade_off) if hinges else _fit_steps(data, trade_off, policy.num_knots))
+        return evaluate(policy, data).cost <= budget
 
     low, high = 0.0, 0.01
     if within(low):
@@ -145,27 +154,37 @@ def trade_off_for_budget(data: ExitData, budget: float, *, basis: Basis = "hinge
 Weights = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
-def _fit_hinges(data: ExitData, trade_off: float, num_knots: int, seed: int) -> Weights:
-    knots, kernel, offset = _zeros(data.num_exits, data.num_features, num_knots)
-    used = np.ones(kernel.shape[1:], dtype=bool)
-    used[len(EXIT_FEATURES) :, 1:] = False
-    rewards = data.rewards(trade_off)
-    if len(data) < 2:
-        raise ValueError("Invalid value for argument `data`. Expected at least two inputs. Received: one")
-    folds = np.random.default_rng(seed).permutation(len(data)) % min(5, len(data))
-    value = rewards[:, -1]
-    for k in reversed(range(data.num_exits - 1)):
-        features = data.features[:, k].astype(np.float64)
-        knots[k] = np.quantile(features, np.linspace(0, 1, num_knots, endpoint=False), axis=0).T
-        columns = np.maximum(features[:, :, None] - knots[k], 0.0)[:, used]
-        weights, offset[k], unseen = cross_fitted_ridge(columns, rewards[:, k] - value, folds)
-        kernel[k][used] = weights
-        value = np.where(unseen > 0, rewards[:, k], value)
-    return knots, kernel, offset
+class _Hinges:
+    """Backward induction by regression on hinges; columns and their decompositions serve every trade-off."""
+
+    def __init__(self, data: ExitData, num_knots: int, seed: int) -> None:
+        if len(data) < 2:
+            raise ValueError("Invalid value for argument `data`. Expected at least two inputs. Received: one")
+        self.data = data
+        self.knots, kernel, _ = _zeros(data.num_exits, data.num_features, num_knots)
+        self.used = np.ones(kernel.shape[1:], dtype=bool)
+        self.used[len(EXIT_FEATURES) :, 1:] = False
+        folds = np.random.default_rng(seed).permutation(len(data)) % min(5, len(data))
+        self.regressions = []
+        for k in range(data.num_exits - 1):
+            features = data.features[:, k].astype(np.float64)
+            self.knots[k] = np.quantile(features, np.linspace(0, 1, num_knots, endpoint=False), axis=0).T
+            inputs, knots = np.nonzero(self.used)
+            columns = np.maximum(features[:, inputs] - self.knots[k, inputs, knots], 0.0)
+            self.regressions.append(CrossFittedRidge(columns, folds))
+
+    def solve(self, trade_off: float) -> Weights:
+        kernel, offset = np.zeros_like(self.knots), np.zeros(len(self.knots))
+        rewards = self.data.rewards(trade_off, smoothed=True)
+        value = rewards[:, -1]
+        for k in reversed(range(len(offset))):
+            weights, offset[k], unseen = self.regressions[k].fit(rewards[:, k] - value)
+            kernel[k][self.used] = weights
+            value = np.where(unseen > 0, rewards[:, k], value)
+        return self.knots, kernel, offset
 
 
-def _fit_steps(data: ExitData, trade_off: float, num_knots: int, seed: int) -> Weights:
-    del seed  # nothing is drawn
+def _fit_steps(data: ExitData, trade_off: float, num_knots: int) -> Weights:
     knots, kernel, offset = _zeros(data.num_exits, len(EXIT_FEATURES), num_knots)
     confidence = data.features[:, :, EXIT_FEATURES.index("confidence")]
     edges = [np.unique(np.quantile(column, np.linspace(0, 1, num_knots + 2)[1:-1])) for column in confidence.T]

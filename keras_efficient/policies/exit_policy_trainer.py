@@ -12,8 +12,8 @@ from keras_efficient.policies.arguments import check_choice, check_hidden_units,
 from keras_efficient.policies.exit_data import ExitData
 from keras_efficient.policies.learned_policy import LearnedPolicy
 from keras_efficient.policies.training import (
+    check_validation,
     checked_goal,
-    split_for_validation,
     spread,
     standardisation,
     validation_trade_offs,
@@ -22,8 +22,9 @@ from keras_efficient.policies.training import (
 
 Agent = Literal["ppo", "reinforce", "dqn"]
 _LEARNING_RATES = {"ppo": 3e-3, "reinforce": 1e-2, "dqn": 3e-3}
+_ITERATIONS = {"ppo": 30, "reinforce": 60, "dqn": 12}
+_MINIBATCH = {"ppo": 2500, "reinforce": 1000, "dqn": 4096}
 _ENTROPY = 1e-3
-_AVERAGING = 0.1  # share of each iteration in the average of weights that is validated and returned
 _ROUNDING = 1e-3  # scores this close to 0 may differ in sign between two implementations
 
 
@@ -48,7 +49,7 @@ class ExitPolicyTrainer:
             that takes it with each request.
         trade_off_range: `(least, greatest)` of those, (0.02, 1) where None: drawn log-uniformly for each episode. Not
             read where `trade_off` is given.
-        iterations: Rounds of collecting decisions and learning from them.
+        iterations: Rounds of collecting decisions and learning from them, None for the agent's own default.
         seed: Seed of the episodes and of the networks.
         hidden_units: Widths of the policy's hidden layers.
         learning_rate: Of Adam at the beginning, None for the agent's own default; it falls to 0 along a cosine.
@@ -58,8 +59,8 @@ class ExitPolicyTrainer:
         verbose: 1 shows a progress bar, 0 nothing.
 
     Attributes:
-        history: After `fit`, one value per iteration for each of `reward` and `validation_reward`, the mean over seven
-            trade-offs where there is a range.
+        history: After `fit`, one value per iteration for `reward`, what the averaged policy earns on the data, and for
+            `validation_reward` where there are validation data; the mean over seven trade-offs where there is a range.
 
     Example:
 
@@ -74,17 +75,17 @@ class ExitPolicyTrainer:
         *,
         trade_off: float | None = None,
         trade_off_range: tuple[float, float] | None = None,
-        iterations: int = 100,
+        iterations: int | None = None,
         seed: int = 0,
         hidden_units: Sequence[int] = (32,),
         learning_rate: float | None = None,
-        batch_size: int = 1024,
+        batch_size: int = 2500,
         exploring_starts: float = 0.5,
         verbose: int = 1,
     ) -> None:
         self.agent = check_choice("agent", agent, tuple(_LEARNING_RATES))
         self.trade_off, self.trade_off_range = checked_goal(trade_off, trade_off_range)
-        self.iterations = check_integer("iterations", iterations, 1)
+        self.iterations = check_integer("iterations", _ITERATIONS[agent] if iterations is None else iterations, 1)
         self.seed = check_integer("seed", seed, 0)
         self.hidden_units = check_hidden_units(hidden_units)
         learning_rate = _LEARNING_RATES[agent] if learning_rate is None else learning_rate
@@ -95,41 +96,43 @@ class ExitPolicyTrainer:
         self.history: dict[str, list[float]] = {}
 
     def fit(self, data: ExitData, validation: ExitData | None = None) -> LearnedPolicy:
-        """Trains the agent and returns its policy, with the weights of the iteration that did best on `validation`.
+        """Trains the agent and returns its policy, the average of its weights over late iterations.
+
+        Nothing is set aside to choose an iteration: its rewards would differ by less than their own noise.
 
         Args:
             data: `ExitData` that the network was not trained on; a few hundred inputs are enough.
-            validation: `ExitData` that chooses the iteration; a quarter of `data` is set aside where it is None.
+            validation: Further `ExitData` for `validation_reward` in `history`, or None. It chooses nothing.
 
         Raises:
             ImportError: If the extra `agents` is not installed.
             RuntimeError: If the worker process fails, with the end of its log.
 
         Warns:
-            UserWarning: If the policy earns less on `validation` than the best fixed exit does.
+            UserWarning: If the policy earns less than the best fixed exit does, on `validation` where given.
         """
         check_agents_installed()
-        data, validation = split_for_validation(data, validation, self.seed)
+        check_validation(data, validation)
         trade_offs = validation_trade_offs(self.trade_off, self.trade_off_range)
         mean, scale = standardisation(spread(data), self.trade_off_range)
         width = data.num_features
         last = np.zeros((1, width), np.float32)  # nothing is decided at the last exit
         shift, factor = np.append(mean[:, :width], last, axis=0), np.append(scale[:, :width], last, axis=0)
-        arrays = {"costs": data.costs, "trade_offs": np.asarray(trade_offs)}
-        for prefix, part in (("", data), ("validation_", validation)):
+        arrays = {"costs": data.costs, "trade_offs": np.asarray(trade_offs), "smoothed": data.smoothed_correct}
+        for prefix, part in (("", data), *([("validation_", validation)] if validation else [])):
             arrays[f"{prefix}features"] = (spread(part) - shift) * factor
             arrays[f"{prefix}correct"] = part.correct
-        result = self._run(arrays)
+        result = self._run(arrays, ("reward", "validation_reward")[: 2 if validation else 1])
         layers = [(result[f"kernel_{i}"], result[f"bias_{i}"]) for i in range(len(self.hidden_units) + 1)]
         policy = LearnedPolicy.from_arrays(mean, scale, layers, trade_off_range=self.trade_off_range)
-        _check_same_decisions(policy, validation, trade_offs, result["leaves"])
-        warn_if_useless(policy, validation, trade_offs)
+        _check_same_decisions(policy, data, trade_offs, result["leaves"])
+        warn_if_useless(policy, validation or data, trade_offs)
         return policy
 
-    def _run(self, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _run(self, arrays: dict[str, NDArray[Any]], metrics: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         names = "agent iterations seed hidden_units learning_rate batch_size exploring_starts trade_off trade_off_range"
-        config = {**{name: getattr(self, name) for name in names.split()}, "entropy": _ENTROPY, "averaging": _AVERAGING}
-        metrics = ("reward", "validation_reward")
+        config = {name: getattr(self, name) for name in names.split()}
+        config |= {"entropy": _ENTROPY, "minibatch": _MINIBATCH[self.agent]}
         self.history = {name: [] for name in metrics}
         bar = keras.utils.Progbar(self.iterations, stateful_metrics=metrics) if self.verbose else None
         if bar is not None:

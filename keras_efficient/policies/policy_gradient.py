@@ -11,8 +11,8 @@ from keras_efficient.policies.arguments import check_hidden_units, check_integer
 from keras_efficient.policies.exit_data import ExitData
 from keras_efficient.policies.learned_policy import LearnedPolicy
 from keras_efficient.policies.training import (
+    check_validation,
     checked_goal,
-    split_for_validation,
     spread,
     standardisation,
     validation_trade_offs,
@@ -21,7 +21,8 @@ from keras_efficient.policies.training import (
 
 Tensor = Any
 _IMPOSSIBLE = -80.0  # a logarithm whose exponential is 0 beside 1
-_ROUND = 20  # least steps between two validations
+_ROUND = 20  # least steps between two lines of `history`
+_METRICS = {"loss": "reward", "val_loss": "validation_reward"}  # what Keras calls them, and what they are
 _BEYOND = 0.1  # of the range of trade-offs, in logarithms, on either side
 
 
@@ -55,8 +56,8 @@ class PolicyGradient:
         verbose: 1 shows a progress bar, 0 nothing.
 
     Attributes:
-        history: After `fit`, one value per round of some steps for each of `reward` (of training, entropy bonus
-            included) and `validation_reward`, both of the random policy.
+        history: After `fit`, one value per round of some steps for `reward` (of training, entropy bonus included) and,
+            where there are validation data, `validation_reward`, both of the random policy.
 
     Example:
 
@@ -93,16 +94,18 @@ class PolicyGradient:
         self.history: dict[str, list[float]] = {}
 
     def fit(self, data: ExitData, validation: ExitData | None = None) -> LearnedPolicy:
-        """Trains and returns a policy, with the weights of the round that did best on `validation`.
+        """Trains and returns a policy, as it is after the last step.
+
+        Nothing is set aside to choose a step: their rewards would differ by less than their own noise.
 
         Args:
             data: `ExitData` that the network was not trained on.
-            validation: `ExitData` that chooses the round; a quarter of `data` is set aside where it is None.
+            validation: Further `ExitData` for `validation_reward` in `history`, or None. It chooses nothing.
 
         Warns:
-            UserWarning: If the policy earns less on `validation` than the best fixed exit does.
+            UserWarning: If the policy earns less than the best fixed exit does, on `validation` where given.
         """
-        data, validation = split_for_validation(data, validation, self.seed)
+        check_validation(data, validation)
         trade_offs = validation_trade_offs(self.trade_off, self.trade_off_range)
         policy = self._new_policy(data)
         times = -(-_ROUND * self.batch_size // len(data))  # every input equally often in a round
@@ -113,20 +116,20 @@ class PolicyGradient:
         model = _Objective(policy, data.costs, self.entropy, self.exploring_starts, rounds * steps, self.seed)
         decay = keras.optimizers.schedules.CosineDecay(self.learning_rate, rounds * steps)
         model.compile(keras.optimizers.AdamW(decay, weight_decay=self.weight_decay))
-        best = keras.callbacks.EarlyStopping("val_loss", patience=rounds, mode="min", restore_best_weights=True)
         found = model.fit(
-            *_arrays(data.take(order), trade_offs[:1]),
-            validation_data=_arrays(validation, trade_offs),
+            *_arrays(data, data.smoothed_correct, trade_offs[:1], order),
+            validation_data=validation and _arrays(validation, validation.correct, trade_offs),
             validation_batch_size=4096,
             epochs=rounds,
             batch_size=self.batch_size,
             shuffle=False,
-            callbacks=[best, *([_Bar(rounds)] if self.verbose else [])],
+            callbacks=[_Bar(rounds)] if self.verbose else [],
             verbose=0,
         )
-        names = {"loss": "reward", "val_loss": "validation_reward"}
-        self.history = {name: [-value for value in found.history[key]] for key, name in names.items()}
-        warn_if_useless(policy, validation, trade_offs)
+        self.history = {
+            name: [-value for value in found.history[key]] for key, name in _METRICS.items() if key in found.history
+        }
+        warn_if_useless(policy, validation or data, trade_offs)
         return policy
 
     def _new_policy(self, data: ExitData) -> LearnedPolicy:
@@ -205,15 +208,19 @@ def log_exit_shares(scores: Tensor) -> Tensor:
     return between + ops.concatenate([leave, last], axis=-1)[:, None] + before
 
 
-def _arrays(data: ExitData, trade_offs: list[float]) -> tuple[dict[str, Any], Any]:
-    """Inputs of `_Objective`, once for each trade-off, and targets that it does not read."""
+def _arrays(
+    data: ExitData, correct: Any, trade_offs: list[float], order: Any = slice(None)
+) -> tuple[dict[str, Any], Any]:
+    """Inputs of `_Objective`, in some order, once for each trade-off, and targets that it does not read."""
     times = len(trade_offs)
+    features = np.tile(spread(data)[order], (times, 1, 1))
+    count = len(features) // times
     arrays = {
-        "features": np.tile(spread(data), (times, 1, 1)),
-        "correct": np.tile(data.correct.astype("float32"), (times, 1)),
-        "trade_off": np.repeat(np.asarray(trade_offs, "float32"), len(data)),
+        "features": features,
+        "correct": np.tile(correct.astype("float32")[order], (times, 1)),
+        "trade_off": np.repeat(np.asarray(trade_offs, "float32"), count),
     }
-    return arrays, np.zeros((times * len(data), 1), "float32")
+    return arrays, np.zeros((times * count, 1), "float32")
 
 
 class _Bar(keras.callbacks.Callback):
@@ -221,8 +228,7 @@ class _Bar(keras.callbacks.Callback):
 
     def __init__(self, rounds: int) -> None:
         super().__init__()
-        self.bar = keras.utils.Progbar(rounds, stateful_metrics=("reward", "validation_reward"))
+        self.bar = keras.utils.Progbar(rounds, stateful_metrics=tuple(_METRICS.values()))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        values = [("reward", -logs["loss"]), ("validation_reward", -logs["val_loss"])]
-        self.bar.update(epoch + 1, values)
+        self.bar.update(epoch + 1, [(name, -logs[key]) for key, name in _METRICS.items() if key in logs])

@@ -34,10 +34,10 @@ def validation_trade_offs(trade_off: float | None, trade_off_range: Range | None
     return [float(price) for price in np.geomspace(*trade_off_range, _GRID)]
 
 
-def split_for_validation(data: ExitData, validation: ExitData | None, seed: int) -> tuple[ExitData, ExitData]:
-    """Three quarters and a quarter, unless `validation` is given and has the same exits."""
+def check_validation(data: ExitData, validation: ExitData | None) -> None:
+    """Raises a `ValueError` unless `validation` is None or has the exits, costs and features of `data`."""
     if validation is None:
-        return data.split(0.75, seed=seed)
+        return
     if validation.num_exits != data.num_exits or not np.allclose(validation.costs, data.costs):
         raise ValueError(
             "Invalid value for argument `validation`. Expected the exits and costs of `data`, "
@@ -48,7 +48,6 @@ def split_for_validation(data: ExitData, validation: ExitData | None, seed: int)
             f"Invalid value for argument `validation`. Expected {data.num_features} features, as in `data`. "
             f"Received: {validation.num_features}"
         )
-    return data, validation
 
 
 def spread(data: ExitData) -> NDArray[np.float32]:
@@ -74,15 +73,15 @@ def standardisation(
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
-def warn_if_useless(policy: ExitPolicy, validation: ExitData, trade_offs: list[float]) -> None:
+def warn_if_useless(policy: ExitPolicy, data: ExitData, trade_offs: list[float]) -> None:
     """Warns where the policy earns less than the best fixed exit: at its one trade-off, or on average over several."""
-    learned = float(np.mean([evaluate(policy, validation, price).reward for price in trade_offs]))
-    marks = [best_fixed_exit(validation, price) for price in trade_offs]
+    learned = float(np.mean([evaluate(policy, data, price).reward for price in trade_offs]))
+    marks = [best_fixed_exit(data, price) for price in trade_offs]
     fixed = float(np.mean([result.reward for _, result in marks]))
     if learned < fixed:
         where = f"exit {marks[0][0]}" if len(marks) == 1 else "the best exit for each trade-off"
         warnings.warn(
-            f"The learned policy earns {learned:.4f} on the validation data, less than the {fixed:.4f} of always "
+            f"The learned policy earns {learned:.4f} on the data, less than the {fixed:.4f} of always "
             f"leaving at {where}: train for longer or on more data, or use BackwardInduction.",
             stacklevel=3,
         )

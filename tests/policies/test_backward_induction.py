@@ -12,7 +12,7 @@ from keras_efficient.policies import (
     oracle,
     trade_off_for_budget,
 )
-from keras_efficient.policies.ridge import cross_fitted_ridge
+from keras_efficient.policies.ridge import CrossFittedRidge
 
 
 def test_score_by_hand():
@@ -94,7 +94,7 @@ def test_ridge_finds_a_line_and_ignores_constant_columns():
     random = np.random.default_rng(0)
     columns = np.column_stack([random.normal(size=200), np.full(200, 3.0)])
     targets = 2 * columns[:, 0] - 1 + random.normal(scale=1e-3, size=200)
-    weights, offset, unseen = cross_fitted_ridge(columns, targets, np.arange(200) % 5)
+    weights, offset, unseen = CrossFittedRidge(columns, np.arange(200) % 5).fit(targets)
     np.testing.assert_allclose([*weights, offset], [2, 0, -1], atol=1e-3)
     np.testing.assert_allclose(unseen, targets, atol=0.01)
 

@@ -29,8 +29,8 @@ def make_chain(batch_size, seed, inputs=5, exits=4, trade_off=0.0, **kwargs):
     return ExitChain(features, correct, costs, trade_off, batch_size=batch_size, seed=seed, **kwargs)
 
 
-def test_going_on_shows_the_next_exit_and_earns_nothing():
-    chain = make_chain(batch_size=3, seed=0)
+def test_going_on_shows_the_next_exit_and_earns_the_difference():
+    chain = make_chain(batch_size=3, seed=0, trade_off=0.4)
     observation = chain.reset()
     inputs = observation[:, 0]
     for k in (1, 2):
@@ -38,31 +38,51 @@ def test_going_on_shows_the_next_exit_and_earns_nothing():
         np.testing.assert_array_equal(observation[:, 0], inputs)  # the same input
         np.testing.assert_array_equal(observation[:, 1], k)  # at the exit that is decided next
         np.testing.assert_array_equal(observation[:, 2:], np.eye(4)[[k] * 3])
-        assert not reward.any()
+        np.testing.assert_allclose(reward, 1 - 0.4 * 0.25, rtol=1e-5)  # one more "correct", a quarter of the cost
         assert not over.any()
 
 
-def test_leaving_earns_the_reward_of_the_exit_whose_features_were_seen():
+def test_leaving_ends_and_earns_nothing_more():
     chain = make_chain(batch_size=4, seed=1, trade_off=0.4)
-    inputs = chain.reset()[:, 0]
+    chain.reset()
     chain.step(np.full(4, CONTINUE))
     observation, reward, over = chain.step(np.array([EXIT, CONTINUE, EXIT, CONTINUE]))
-    np.testing.assert_allclose(reward, np.where([1, 0, 1, 0], 10 * inputs + 1 - 0.4 * 0.5, 0), rtol=1e-6)
+    np.testing.assert_allclose(reward, [0, 0.9, 0, 0.9], rtol=1e-5)
     np.testing.assert_array_equal(over, [True, False, True, False])
     np.testing.assert_array_equal(observation[:, 1], [1, 2, 1, 2])
 
 
+def test_a_return_is_the_reward_of_the_exit_taken_less_that_of_the_first_one_seen():
+    random = np.random.default_rng(0)
+    chain = make_chain(batch_size=50, seed=6, trade_off=0.7, exploring_starts=0.5)
+    chain.correct = random.integers(0, 2, chain.correct.shape).astype("float32")
+    start = chain.reset()[:, 1].astype(int)
+    earned = np.zeros(50)
+    for _ in range(3):
+        observation, reward, over = chain.step(random.integers(0, 2, 50))
+        earned += reward
+    rewards = chain.correct[chain.inputs] - 0.7 * chain.costs
+    taken = observation[:, 1].astype(int)
+    assert over.all()
+    np.testing.assert_allclose(earned, rewards[np.arange(50), taken] - rewards[np.arange(50), start], atol=1e-5)
+
+
 def test_the_last_exit_always_leaves():
     chain = make_chain(batch_size=2, seed=2)
-    inputs = chain.reset()[:, 0]
+    chain.reset()
     for _ in range(3):
-        observation, reward, over = chain.step(np.full(2, CONTINUE))
-    np.testing.assert_allclose(reward, 10 * inputs + 3, rtol=1e-6)
+        observation, _, over = chain.step(np.full(2, CONTINUE))
     assert over.all()
     np.testing.assert_array_equal(observation[:, 1], 3)
-    _, reward, over = chain.step(np.full(2, EXIT))
+    _, reward, over = chain.step(np.full(2, CONTINUE))
     assert not reward.any()
     assert over.all()
+
+
+def test_episodes_go_through_the_inputs_equally_often():
+    chain = make_chain(batch_size=3, seed=7, inputs=5)
+    seen = np.concatenate([chain.reset()[:, 0] for _ in range(10)])
+    np.testing.assert_array_equal(np.bincount(seen.astype(int)), 6)
 
 
 def test_reset_of_some_places_leaves_the_others():
@@ -90,8 +110,8 @@ def test_every_episode_has_a_trade_off_of_its_own():
     np.testing.assert_allclose(standard, standard[0] + np.log(prices / prices[0]) * np.sqrt(12) / np.log(50), atol=1e-4)
     observation, _, _ = chain.step(np.full(4000, CONTINUE))
     np.testing.assert_array_equal(observation[:, 2], standard)  # the same at the next exit
-    _, reward, _ = chain.step(np.full(4000, EXIT))
-    np.testing.assert_allclose(reward, 10 * chain.inputs + 1 - prices * 0.5, atol=1e-5)
+    _, reward, _ = chain.step(np.full(4000, CONTINUE))
+    np.testing.assert_allclose(reward, 1 - prices * 0.25, atol=1e-5)
     np.testing.assert_array_equal(observation[:, 3:], np.eye(4)[[1] * 4000])
 
 
@@ -130,11 +150,11 @@ assert first.is_first().numpy().all()
 step = environment.step(np.array([EXIT, CONTINUE], "int32"))
 assert step.step_type.numpy().tolist() == [ts.StepType.LAST, ts.StepType.MID]
 assert step.discount.numpy().tolist() == [0.0, 1.0]
-assert step.reward.numpy().tolist() == [correct[inputs[0], 0], 0.0]
+assert step.reward.numpy().tolist() == [0.0, 1.0]
 np.testing.assert_array_equal(step.observation.numpy()[1, :4], features[inputs[1], 1])
-step = environment.step(np.array([EXIT, EXIT], "int32"))
+step = environment.step(np.array([EXIT, CONTINUE], "int32"))
 assert step.step_type.numpy().tolist() == [ts.StepType.FIRST, ts.StepType.LAST]
-assert step.reward.numpy().tolist() == [0.0, correct[inputs[1], 1]]
+assert step.reward.numpy().tolist() == [0.0, 1.0]
 
 import tensorflow as tf
 from tf_agents.trajectories import trajectory
@@ -149,15 +169,20 @@ for _ in range(2):
     parts.append(trajectory.from_transition(now, step, following))
     now = following
 experience = tf.nest.map_structure(lambda *steps: tf.stack(steps, axis=1), *parts)
-made = single_decisions(experience, random)
-assert made.observation.shape == (64, 2, 7)
-assert made.is_boundary().numpy()[:, 1].all()
-assert made.is_last().numpy()[:, 0].all()
+batches = list(single_decisions(experience, random, 10))
+assert 6 <= len(batches) <= 12
 row = {features[n, k].tobytes(): (n, k) for n in range(20) for k in range(3)}
-for seen, action, earned in zip(made.observation.numpy()[:, 0], made.action.numpy()[:, 0], made.reward.numpy()[:, 0]):
-    n, k = row[seen[:4].tobytes()]
-    assert k < 2
-    assert earned == correct[n, k] if action == EXIT else earned in correct[n, k + 1 :]
+seen = set()
+for made in batches:
+    assert made.observation.shape == (10, 2, 7)
+    assert made.is_boundary().numpy()[:, 1].all()
+    assert made.is_last().numpy()[:, 0].all()
+    for state, action, earned in zip(*(part.numpy()[:, 0] for part in (made.observation, made.action, made.reward))):
+        n, k = row[state[:4].tobytes()]
+        seen.add((n, k, action))
+        assert k < 2
+        assert earned == 0.0 if action == EXIT else earned in correct[n, k + 1 :] - correct[n, k]
+assert len(seen) > 40
 assert "keras_efficient" not in sys.modules
 print("passed")
 """

@@ -24,7 +24,9 @@ def test_default_agent_beats_the_best_fixed_exit(chain, capsys):
     assert dict(os.environ) == before
     assert "tf_agents" not in sys.modules
     assert "25/25" in capsys.readouterr().out  # the progress bar
-    assert [len(values) for values in trainer.history.values()] == [25, 25]
+    assert list(trainer.history) == ["reward"]
+    assert len(trainer.history["reward"]) == 25
+    assert trainer.history["reward"][-1] == pytest.approx(evaluate(policy, held_out, 0.3).reward, abs=1e-6)
     assert isinstance(policy, LearnedPolicy)
     assert evaluate(policy, test, 0.3).reward > best_fixed_exit(test, 0.3)[1].reward
 
@@ -38,7 +40,7 @@ def test_other_agents_run(make_chain, agent, capsys):
     policy = trainer.fit(data, validation=make_chain(40, exits=2, seed=1))
     assert capsys.readouterr().out == ""
     assert (policy.num_exits, policy.hidden_units) == (2, (8, 8))
-    assert len(trainer.history["reward"]) == 2
+    assert [len(values) for values in trainer.history.values()] == [2, 2]
 
 
 @needs_agents

@@ -1,6 +1,7 @@
 """`python -m agents_worker DIRECTORY`: reads `task.npz` and `task.json` there, trains, writes `result.npz`.
 
-Each line of the standard output is a JSON object: `{"iteration": i, "reward": r, "validation_reward": v}`. All else
+Each line of the standard output is a JSON object: `{"iteration": i, "reward": r}`, with a `validation_reward` where the
+task has validation data. All else
 that TensorFlow and its friends print goes to the standard error.
 """
 
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+_LATE = 4  # how strongly the average of the weights leans to late iterations (Shamir and Zhang, 2013)
+
 
 def main(directory: Path) -> None:
-    """Trains the agent that `task.json` names and keeps the weights with the highest validation reward."""
+    """Trains the agent that `task.json` names and writes the average of its weights."""
     progress = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     config = json.loads((directory / "task.json").read_text())
@@ -33,34 +36,32 @@ def main(directory: Path) -> None:
     tf.config.experimental.enable_op_determinism()
     trade_off = tuple(config["trade_off_range"]) if config["trade_off_range"] else float(config["trade_off"])
     names = ("batch_size", "seed", "exploring_starts")
-    chain = ExitChain(task["features"], task["correct"], task["costs"], trade_off, *(config[name] for name in names))
+    chain = ExitChain(task["features"], task["smoothed"], task["costs"], trade_off, *(config[name] for name in names))
     environment = tf_py_environment.TFPyEnvironment(ExitEnvironment(chain))
     trainer = AGENTS[config["agent"]](environment, {**config, "num_exits": chain.num_exits})
 
-    seen, correct, prices = {}, {}, task["trade_offs"].astype(np.float32)
-    for part, prefix in (("reward", ""), ("validation_reward", "validation_")):
-        seen[part] = grid_observations(task[f"{prefix}features"], trade_off, prices)
-        correct[part] = task[f"{prefix}correct"]
+    prices = task["trade_offs"].astype(np.float32)
+    parts = {"reward": "", **({"validation_reward": "validation_"} if "validation_correct" in task else {})}
+    correct = {part: task[f"{prefix}correct"] for part, prefix in parts.items()}
+    seen = {part: grid_observations(task[f"{prefix}features"], trade_off, prices) for part, prefix in parts.items()}
 
     def shaped(leaves: Any, part: str) -> Any:
         return leaves.reshape(len(prices), len(correct[part]), -1)
 
     average = trainer.layers()
-    best, best_reward = average, -np.inf
     for iteration in range(config["iterations"]):
         trainer.learn(iteration / config["iterations"])
-        average = moved_towards(average, trainer.layers(), max(config["averaging"], 1 / (iteration + 1)))
+        share = (_LATE + 1) / (_LATE + 1 + iteration)
+        average = moved_towards(average, trainer.layers(), share)
         line = {
             part: mean_reward(shaped(greedy(average, seen[part]), part), correct[part], task["costs"], prices)
-            for part in seen
+            for part in parts
         }
-        if line["validation_reward"] >= best_reward:
-            best, best_reward = average, line["validation_reward"]
         progress.write(json.dumps({"iteration": iteration + 1, **line}) + "\n")
 
-    trainer.assign(best)
-    arrays = {"leaves": shaped(trainer.leaves(seen["validation_reward"]), "validation_reward")}
-    for i, (kernel, bias) in enumerate(merge_exit_index(best, chain.num_exits)):
+    trainer.assign(average)
+    arrays = {"leaves": shaped(trainer.leaves(seen["reward"]), "reward")}
+    for i, (kernel, bias) in enumerate(merge_exit_index(average, chain.num_exits)):
         arrays[f"kernel_{i}"], arrays[f"bias_{i}"] = kernel, bias
     np.savez(directory / "result.npz", **arrays)
 

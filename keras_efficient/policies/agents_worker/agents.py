@@ -1,6 +1,7 @@
 """The three TF-Agents agents, each with one hidden network for "continue" and "exit"."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from tf_agents.trajectories import trajectory
 from tf_agents.utils import common
 
 from .exit_chain import CONTINUE, EXIT
+
+_FIRST_BONUS = 0.03  # REINFORCE's entropy bonus at the beginning, on top of the one that stays
 
 Layers = list[tuple[NDArray[np.float32], ...]]
 
@@ -67,7 +70,7 @@ class Trainer:
         widths = self.config["hidden_units"]
         layers = [tf_keras.layers.Dense(units, activation="relu") for units in widths]
         flatten = tf_keras.layers.Lambda(lambda value: tf.squeeze(value, -1))
-        return self.network(*layers, tf_keras.layers.Dense(1), flatten)
+        return self.network(*layers, tf_keras.layers.Dense(1, kernel_initializer="zeros"), flatten)
 
     def collect(self, time_step: Any) -> Any:
         """Transitions of every place from `time_step` on, `[B, steps, ...]`."""
@@ -95,20 +98,20 @@ class Trainer:
 
 
 class PolicyGradient(Trainer):
-    """What PPO and REINFORCE share: episodes of the present policy, thrown away after some steps of training."""
+    """What PPO and REINFORCE share: episodes of the present policy, learned from and thrown away."""
 
-    rounds: int  # of collecting in an iteration
-    epochs: int  # steps of training on what a round has collected
+    epochs: int  # how often a decision is learned from
 
     def iterate(self, progress: float) -> None:
-        for _ in range(self.rounds):
-            experience = single_decisions(self.collect(self.environment.reset()), self.random)
-            for _ in range(self.epochs):
-                self.train(experience)
+        collected = self.collect(self.environment.reset())
+        size = min(self.config["batch_size"], self.config["minibatch"])
+        for _ in range(self.epochs):
+            for decisions in single_decisions(collected, self.random, size):
+                self.train(decisions)
 
 
 class Ppo(PolicyGradient):
-    rounds, epochs = 1, 10
+    epochs = 10
 
     def make_agent(self, optimizer: Any) -> Any:
         return ppo_clip_agent.PPOClipAgent(
@@ -128,18 +131,38 @@ class Ppo(PolicyGradient):
 
 
 class Reinforce(PolicyGradient):
-    rounds, epochs = 10, 1
+    epochs = 1
 
     def make_agent(self, optimizer: Any) -> Any:
-        return reinforce_agent.ReinforceAgent(
+        self.bonus = tf.Variable(self.config["entropy"], trainable=False)
+        return _Reinforce(
+            self.bonus,
             *self.specs(),
             actor_network=self.actor(),
             optimizer=optimizer,
             value_network=self.critic(),
+            # Without the stop the baseline would climb the policy's gradient too, far above the returns.
+            advantage_fn=lambda returns, values: returns - tf.stop_gradient(values),
             gamma=1.0,
             normalize_returns=False,
-            entropy_regularization=self.config["entropy"],
         )
+
+    def iterate(self, progress: float) -> None:
+        """The entropy bonus falls over the first half: nothing else keeps early steps from closing a way for good."""
+        self.bonus.assign(self.config["entropy"] + _FIRST_BONUS * max(0.0, 1.0 - 2.0 * progress))
+        super().iterate(progress)
+
+
+class _Reinforce(reinforce_agent.ReinforceAgent):
+    """REINFORCE with an entropy bonus `[]` that changes while it learns."""
+
+    def __init__(self, bonus: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.bonus = bonus
+
+    def entropy_regularization_loss(self, actions_distribution: Any, weights: Any = None) -> Any:
+        entropy = tf.cast(actions_distribution.entropy(), tf.float32)
+        return -self.bonus * tf.reduce_sum(entropy * weights) / tf.reduce_sum(weights)
 
 
 class Dqn(Trainer):
@@ -173,30 +196,35 @@ class Dqn(Trainer):
             self.train(next(self.samples)[0])
 
 
-def single_decisions(experience: Any, random: np.random.Generator) -> Any:
-    """Decisions drawn from the first episode of each place, as many as there are places, each with its return.
+def single_decisions(experience: Any, random: np.random.Generator, size: int) -> Iterator[Any]:
+    """The decisions of the first episode of each place, each once, in shuffled batches of `size`; a rest is left out.
 
-    The only reward comes last and the discount is 1, so every decision of an episode has the same return. Each one
-    becomes an episode of one step, `[B, 2]` with the boundary that TF-Agents expects behind it: nothing is padded, and
-    PPO normalises the advantages of decisions alone.
+    The discount is 1, so a decision earns the sum of the rewards from it to the end of its episode. Each one becomes an
+    episode of one step, `[size, 2]` with the boundary that TF-Agents expects behind it: nothing is padded, and PPO
+    normalises the advantages of decisions alone. There is at least one decision per place.
     """
     ends = experience.next_step_type.numpy() == ts.StepType.LAST
     made = np.cumsum(ends, axis=1) - ends == 0
-    returns = np.sum(experience.reward.numpy() * made, axis=1)
-    places, steps = np.nonzero(made)
-    chosen = random.permutation(len(places))[: len(ends)]
-    where = tf.constant(np.stack([places[chosen], steps[chosen]], axis=1))
+    earned = np.cumsum((experience.reward.numpy() * made)[:, ::-1], axis=1)[:, ::-1]
+    places = random.permutation(np.argwhere(made))
+    for start in range(0, len(places) - size + 1, size):
+        where = places[start : start + size]
+        yield _one_step_episodes(experience, tf.constant(where), tf.constant(earned[tuple(where.T)]))
+
+
+@tf.function
+def _one_step_episodes(experience: Any, where: Any, earned: Any) -> Any:
+    """`[size, 2]` from experience `[B, steps]`, the places of decisions `[size, 2]` and what they earned `[size]`."""
     twice = tf.nest.map_structure(lambda part: tf.stack([tf.gather_nd(part, where)] * 2, axis=1), experience)
-    earned = returns[places[chosen]].astype(np.float32)
 
     def frames(first: Any, second: Any, dtype: Any) -> Any:
-        return tf.constant(np.tile(np.array([[first, second]], dtype), (len(chosen), 1)))
+        return tf.tile(tf.cast([[first, second]], dtype), [tf.shape(earned)[0], 1])
 
     return twice._replace(
-        reward=tf.constant(np.stack([earned, np.zeros_like(earned)], axis=1)),
-        discount=frames(0, 1, np.float32),
-        step_type=frames(ts.StepType.FIRST, ts.StepType.LAST, np.int32),
-        next_step_type=frames(ts.StepType.LAST, ts.StepType.FIRST, np.int32),
+        reward=tf.stack([earned, tf.zeros_like(earned)], axis=1),
+        discount=frames(0, 1, tf.float32),
+        step_type=frames(ts.StepType.FIRST, ts.StepType.LAST, tf.int32),
+        next_step_type=frames(ts.StepType.LAST, ts.StepType.FIRST, tf.int32),
     )
 
 
