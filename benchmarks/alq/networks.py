@@ -72,3 +72,13 @@ def trained(
     )
     model.save(path)
     return model
+
+
+def accuracies(model: keras.Model, dataset: datasets.Dataset) -> dict[str, float]:
+    """Shares of validation and test images classified right."""
+    found = {}
+    for part in ("validation", "test"):
+        x, y = getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}")
+        labels = model.predict(x, batch_size=500, verbose=0).argmax(axis=1)
+        found[part] = float((labels == y).mean())
+    return found

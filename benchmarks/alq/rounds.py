@@ -28,16 +28,24 @@ class Recipe:
     groups: dict[str, int | str]
     steps: tuple[float, ...]
     rate: float = 1e-3
-    basis_epochs: int = 2
+    basis_epochs: int = 1
     coordinate_epochs: int = 1
-    latent_epochs: int = 15
-    final_epochs: int = 4
+    latent_epochs: int = 8
+    final_epochs: int = 2
 
 
 LENET5 = Recipe(
-    3,
+    2,
     {"conv1": "kernelwise", "conv2": "kernelwise", "dense1": 400, "dense2": 500},
-    (1.8, 1.1, 0.7, 0.46, 0.325),
+    (1.1, 0.6, 0.325),
+)
+
+VGG_SMALL = Recipe(
+    3,
+    {"conv1": "channelwise", "dense1": 512, "dense2": 128, "dense3": 128},  # of a quarter of the width
+    (1.9, 1.15, 0.66),
+    latent_epochs=12,
+    final_epochs=3,
 )
 
 

@@ -7,8 +7,16 @@ A tensor of weights is cut into R groups of n. A group is `w = sum_i scales[i] *
 Source: Qu et al., "Adaptive Loss-aware Quantization for Multi-bit Networks", CVPR 2020.
 """
 
-from keras_efficient.bases.codes import MAX_BASES, assigned, flipped_positive, fitted, reconstructed, signs
-from keras_efficient.bases.groups import SMALLEST, STRUCTURES, Grouping, conv_grouping, default_group_size, dense_grouping
+from keras_efficient.bases.codes import MAX_BASES, assigned, fitted, flipped_positive, reconstructed, signs
+from keras_efficient.bases.groups import (
+    SMALLEST,
+    STRUCTURES,
+    Grouping,
+    conv_grouping,
+    default_group_size,
+    dense_grouping,
+)
+from keras_efficient.bases.levels import first_levels, fitted_levels
 from keras_efficient.bases.moments import BETA_1, BETA_2, amsgrad, hessian, updated
 from keras_efficient.bases.sketching import sketched
 from keras_efficient.bases.steps import MODES, GroupState, importance, step
@@ -27,7 +35,9 @@ __all__ = [
     "conv_grouping",
     "default_group_size",
     "dense_grouping",
+    "first_levels",
     "fitted",
+    "fitted_levels",
     "flipped_positive",
     "hessian",
     "importance",

@@ -2,7 +2,7 @@
 
 | mode | what moves | source |
 |---|---|---|
-| `basis` | signs to the nearest codeword of the model's minimiser, then scales by weighted least squares | eq. of step 2a |
+| `basis` | signs to the codeword nearest to the model's minimiser, then scales by weighted least squares | step 2a |
 | `coordinate` | scales, by AMSGrad on their own gradients | step 2b |
 | `moments` | nothing but the moments, for pruning to rank scales by | step 1 |
 | `latent` | latent float weights by AMSGrad; signs and scales follow them (straight through) | step 3 |

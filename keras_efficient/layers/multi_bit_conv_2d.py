@@ -38,11 +38,15 @@ class MultiBitConv2D(MultiBitLayer):
         activation: Name of a Keras activation, or None.
         use_bias: Whether there is a bias.
         adaptive: Whether the layer holds the state that ALQ trains bases with; `quantization.quantize` sets it.
+        activation_bits: Bits of the inputs, 1 to 3, or 0 for inputs as they are; see
+            `quantization.quantize_activations`.
         seed: Seed of the random kernel; default from Python's generator, which `keras.utils.set_random_seed` seeds.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `[B, H, W, C]`, channels last.
+        max_bits: int32 `[1]` or `[B]`: bases of each group to compute with, the first ones; default all.
+        training: Whether levels of multi-bit inputs follow the batch.
 
     Returns:
         `[B, H', W', filters]`.
@@ -62,10 +66,19 @@ class MultiBitConv2D(MultiBitLayer):
         activation: str | None = None,
         use_bias: bool = True,
         adaptive: bool = False,
+        activation_bits: int = 0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(bits=bits, activation=activation, use_bias=use_bias, adaptive=adaptive, seed=seed, **kwargs)
+        super().__init__(
+            bits=bits,
+            activation=activation,
+            use_bias=use_bias,
+            adaptive=adaptive,
+            activation_bits=activation_bits,
+            seed=seed,
+            **kwargs,
+        )
         if isinstance(filters, bool) or not isinstance(filters, int) or filters < 1:
             raise ValueError(
                 f"Invalid value for argument `filters`. Expected a positive integer. Received: {filters!r}"
@@ -124,19 +137,20 @@ class MultiBitConv2D(MultiBitLayer):
             layer.bias.assign(conv.bias)
         return layer
 
-    def build(self, input_shape: Shape) -> None:
-        if len(input_shape) != 4 or input_shape[-1] is None:
+    def build(self, inputs_shape: Shape, max_bits_shape: Shape | None = None) -> None:
+        if len(inputs_shape) != 4 or inputs_shape[-1] is None:
             raise ValueError(
                 "Invalid shape for argument `inputs`. Expected [batch, height, width, channels] with known channels. "
-                f"Received: {tuple(input_shape)}"
+                f"Received: {tuple(inputs_shape)}"
             )
-        self.build_bases(bases.conv_grouping((*self.kernel_size, int(input_shape[-1]), self.filters), self.groups))
+        self.build_bases(bases.conv_grouping((*self.kernel_size, int(inputs_shape[-1]), self.filters), self.groups))
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, max_bits: Tensor = None, training: bool | None = None) -> Tensor:
         if context.op_caller() is not None:
             return self.call_op(
                 multi_bit_conv_2d,
                 inputs,
+                max_bits,
                 order="ihw" if self.groups == "kernelwise" else "hwi",
                 kernel_h=self.kernel_size[0],
                 kernel_w=self.kernel_size[1],
@@ -146,24 +160,20 @@ class MultiBitConv2D(MultiBitLayer):
                 dilation_w=self.dilation_rate[1],
                 padding=self.padding,
             )
-        sums = ops.conv(
-            inputs,
-            self.current_kernel(),
-            strides=self.strides,
-            padding=self.padding,
-            data_format="channels_last",
-            dilation_rate=self.dilation_rate,
-        )
-        if context.is_recording():
-            height, width, channels, _ = (int(size) for size in (*sums.shape[1:3], inputs.shape[-1], self.filters))
-            macs = conv_macs((height, width), self.kernel_size, channels, self.filters)
-            context.record(self.name, macs, ops.ones((1,)) * macs, by_op=True)
-        return self._activated(sums)
+        self._record(inputs)
+        return self.compute(self.quantized_inputs(inputs, training), self.current_kernel(max_bits), self.bias)
 
-    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
-        sizes = zip(input_shape[1:3], self.kernel_size, self.strides, self.dilation_rate, strict=True)
+    def macs(self, inputs_shape: Shape) -> float:
+        height, width = self.compute_output_shape(inputs_shape)[1:3]
+        return conv_macs((int(height or 0), int(width or 0)), self.kernel_size, inputs_shape[-1], self.filters)
+
+    def apply_kernel(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        return ops.conv(inputs, kernel, self.strides, self.padding, "channels_last", self.dilation_rate)
+
+    def compute_output_shape(self, inputs_shape: Shape, max_bits_shape: Shape | None = None) -> tuple[int | None, ...]:
+        sizes = zip(inputs_shape[1:3], self.kernel_size, self.strides, self.dilation_rate, strict=True)
         spatial = [size and conv_output_length(size, *rest, self.padding) for size, *rest in sizes]
-        return (input_shape[0], *spatial, self.filters)
+        return (inputs_shape[0], *spatial, self.filters)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -40,11 +40,15 @@ class MultiBitDense(MultiBitLayer):
         activation: Name of a Keras activation, or None.
         use_bias: Whether there is a bias.
         adaptive: Whether the layer holds the state that ALQ trains bases with; `quantization.quantize` sets it.
+        activation_bits: Bits of the inputs, 1 to 3, or 0 for inputs as they are; see
+            `quantization.quantize_activations`.
         seed: Seed of the random kernel; default from Python's generator, which `keras.utils.set_random_seed` seeds.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `[B, N]`.
+        max_bits: int32 `[1]` or `[B]`: bases of each group to compute with, the first ones; default all.
+        training: Whether levels of multi-bit inputs follow the batch.
 
     Returns:
         `[B, units]`.
@@ -60,10 +64,19 @@ class MultiBitDense(MultiBitLayer):
         activation: str | None = None,
         use_bias: bool = True,
         adaptive: bool = False,
+        activation_bits: int = 0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(bits=bits, activation=activation, use_bias=use_bias, adaptive=adaptive, seed=seed, **kwargs)
+        super().__init__(
+            bits=bits,
+            activation=activation,
+            use_bias=use_bias,
+            adaptive=adaptive,
+            activation_bits=activation_bits,
+            seed=seed,
+            **kwargs,
+        )
         if isinstance(units, bool) or not isinstance(units, int) or units < 1:
             raise ValueError(f"Invalid value for argument `units`. Expected a positive integer. Received: {units!r}")
         if group_size is not None and (
@@ -105,22 +118,27 @@ class MultiBitDense(MultiBitLayer):
             layer.bias.assign(dense.bias)
         return layer
 
-    def build(self, input_shape: Shape) -> None:
-        if len(input_shape) != 2 or input_shape[-1] is None:
+    def build(self, inputs_shape: Shape, max_bits_shape: Shape | None = None) -> None:
+        if len(inputs_shape) != 2 or inputs_shape[-1] is None:
             raise ValueError(
-                f"Invalid shape for argument `inputs`. Expected [batch, features]. Received: {tuple(input_shape)}"
+                f"Invalid shape for argument `inputs`. Expected [batch, features]. Received: {tuple(inputs_shape)}"
             )
-        self.build_bases(bases.dense_grouping(int(input_shape[-1]), self.units, self.group_size))
+        self.build_bases(bases.dense_grouping(int(inputs_shape[-1]), self.units, self.group_size))
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, max_bits: Tensor = None, training: bool | None = None) -> Tensor:
         if context.op_caller() is not None:
-            return self.call_op(multi_bit_dense, inputs)
-        macs = float(dense_macs(int(inputs.shape[-1]), self.units))
-        context.record(self.name, macs, ops.ones((1,)) * macs, by_op=True)
-        return self._activated(ops.matmul(inputs, self.current_kernel()))
+            return self.call_op(multi_bit_dense, inputs, max_bits)
+        self._record(inputs)
+        return self.compute(self.quantized_inputs(inputs, training), self.current_kernel(max_bits), self.bias)
 
-    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
-        return (input_shape[0], self.units)
+    def macs(self, inputs_shape: Shape) -> float:
+        return float(dense_macs(int(inputs_shape[-1] or 0), self.units))
+
+    def apply_kernel(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        return ops.matmul(inputs, kernel)
+
+    def compute_output_shape(self, inputs_shape: Shape, max_bits_shape: Shape | None = None) -> tuple[int | None, ...]:
+        return (inputs_shape[0], self.units)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units, "group_size": self.group_size}

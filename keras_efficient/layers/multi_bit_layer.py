@@ -9,10 +9,13 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from keras_efficient import bases
-from keras_efficient.ops.bits import pack_codes
+from keras_efficient.ops import context
+from keras_efficient.ops.bits import pack_codes, width_bits
 from keras_efficient.ops.gated_conv_2d import ACTIVATIONS
+from keras_efficient.ops.multi_bit_weights import quantized_inputs
 
 Tensor = Any
+MAX_ACTIVATION_BITS = 3
 
 
 class MultiBitLayer(keras.layers.Layer):
@@ -26,6 +29,8 @@ class MultiBitLayer(keras.layers.Layer):
         use_bias: Whether there is a bias.
         adaptive: Whether the layer holds the state that ALQ trains bases with (`quantization.quantize` sets it):
             bases then change through `adapt` alone, and only the bias is trainable.
+        activation_bits: Bits of the inputs, 1 to 3, or 0 for inputs as they are. Each input is rounded to the nearest
+            of `2^activation_bits` levels, whose offset and scales follow the batches of training.
         seed: Seed of the random kernel; default from Python's generator, which `keras.utils.set_random_seed` seeds.
         **kwargs: Arguments of `keras.layers.Layer`.
 
@@ -34,7 +39,10 @@ class MultiBitLayer(keras.layers.Layer):
             basis i has sign -1.
         scales: Weight `[R, bits]`; a basis with scale 0 does not count, is not stored and stays out for good.
         bias: Weight `[outputs]`, or None.
+        levels: Weight `[1 + activation_bits]`, offset and scales of the inputs' levels; None without them.
     """
+
+    levels_momentum = 0.9
 
     def __init__(
         self,
@@ -43,20 +51,29 @@ class MultiBitLayer(keras.layers.Layer):
         activation: str | None = None,
         use_bias: bool = True,
         adaptive: bool = False,
+        activation_bits: int = 0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= bases.MAX_BASES:
             raise ValueError(
-                f"Invalid value for argument `bits`. Expected an integer from 1 to {bases.MAX_BASES}. Received: {bits!r}"
+                f"Invalid value for argument `bits`. Expected an integer from 1 to {bases.MAX_BASES}. "
+                f"Received: {bits!r}"
+            )
+        if isinstance(activation_bits, bool) or activation_bits not in range(MAX_ACTIVATION_BITS + 1):
+            raise ValueError(
+                "Invalid value for argument `activation_bits`. Expected 0 (inputs as they are) or an integer up to "
+                f"{MAX_ACTIVATION_BITS}. Received: {activation_bits!r}"
             )
         self.max_bits = bits
+        self.activation_bits = activation_bits
         self.activation = keras.activations.serialize(keras.activations.get(activation))
         self.use_bias = use_bias
         self.adaptive = adaptive
         self.seed = seed
         self.bias: Any = None
+        self.levels: Any = None
 
     @property
     def fused_activation(self) -> str:
@@ -82,6 +99,10 @@ class MultiBitLayer(keras.layers.Layer):
         )
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(grouping.outputs,), initializer="zeros")
+        if self.activation_bits:
+            start = np.concatenate([[0.0], 0.5 ** np.arange(self.activation_bits)]).astype("float32")
+            self.levels = self._state("levels", start.shape, initializer=_Given(start))
+            self.batches_seen = self._state("batches_seen", ())
         if self.adaptive:
             kernel = grouping.kernel(bases.reconstructed(ops.convert_to_tensor(codes), ops.convert_to_tensor(scales)))
             self.kernel = self._state("kernel", grouping.kernel_shape, initializer=_Given(array(kernel)))
@@ -128,6 +149,17 @@ class MultiBitLayer(keras.layers.Layer):
         self.scales.assign(scales)
         self._after_change()
 
+    def take_weights(self, other: "MultiBitLayer") -> None:
+        """Takes bases, bias and levels over from a layer of the same groups, and nothing of its training."""
+        self.codes.assign(array(other.codes))
+        self.scales.assign(array(other.scales))
+        if self.use_bias:
+            self.bias.assign(array(other.bias))
+        if self.activation_bits and self.activation_bits == other.activation_bits:
+            self.levels.assign(array(other.levels))
+            self.batches_seen.assign(array(other.batches_seen))
+        self._after_change()
+
     def compact(self) -> None:
         """Sorts the bases of every group, live ones first and among them the largest scale first, moments with them."""
         scales = array(self.scales)
@@ -138,38 +170,79 @@ class MultiBitLayer(keras.layers.Layer):
                 variable.assign(np.take_along_axis(array(variable), order, axis=1) * sign)
         self.set_bases(array(self.codes), scales)
 
-    def float_kernel(self) -> Tensor:
+    def float_kernel(self, max_bits: Tensor = None) -> Tensor:
         """The float weights that codes and scales stand for, in the layout that Keras has for this layer."""
         scales = self.scales.value
         live = ops.cast(ops.not_equal(scales, 0), scales.dtype)  # no gradient revives a basis
+        if max_bits is not None:
+            live = live * ops.cast(ops.arange(self.max_bits) < ops.min(ops.cast(max_bits, "int32")), scales.dtype)
         return self.grouping.kernel(bases.reconstructed(self.codes.value, scales * live))
 
-    def current_kernel(self) -> Tensor:
-        """The kernel that `call` computes with, in the dtype of its computations."""
-        return ops.cast(self.kernel if self.adaptive else self.float_kernel(), self.compute_dtype)
+    def current_kernel(self, max_bits: Tensor = None) -> Tensor:
+        """The kernel that `call` computes with, in the dtype of its computations.
 
-    def call_op(self, op: Any, inputs: Tensor, **attributes: Any) -> Tensor:
+        `max_bits` (int32 `[1]` or `[B]`, the smallest holds) leaves out the bases behind it.
+        """
+        if max_bits is not None:
+            return ops.cast(self.float_kernel(max_bits), self.compute_dtype)
+        return ops.cast(self.kernel.value if self.adaptive else self.float_kernel(), self.compute_dtype)
+
+    def quantized_inputs(self, inputs: Tensor, training: bool | None) -> Tensor:
+        """The inputs at their levels. In training levels follow the batch, and gradients pass inside their range."""
+        if not self.activation_bits:
+            return inputs
+        x = ops.cast(inputs, "float32")
+        levels = self.levels.value
+        if training:
+            seen = ops.stop_gradient(x)
+            first = ops.equal(self.batches_seen.value, 0.0)
+            levels = ops.where(first, bases.first_levels(seen, self.activation_bits), levels)
+            now = bases.fitted_levels(seen, levels)
+            levels = ops.where(first, now, self.levels_momentum * levels + (1.0 - self.levels_momentum) * now)
+            self.levels.assign(levels)
+            self.batches_seen.assign(self.batches_seen.value + 1.0)
+        reach = ops.sum(levels[1:])
+        inside = ops.clip(x, levels[0] - reach, levels[0] + reach)
+        nearest = quantized_inputs(x, levels, self.activation_bits)
+        return ops.cast(inside + ops.stop_gradient(nearest - inside), inputs.dtype)
+
+    def call_op(self, op: Any, inputs: Tensor, max_bits: Tensor, **attributes: Any) -> Tensor:
         """What an exported file holds: the op, with the bits of live bases packed."""
         grouping = self.grouping
         codes = array(self.codes).reshape(grouping.outputs, grouping.groups, grouping.size)
         packed, widest = pack_codes(codes, array(self.scales).reshape(*codes.shape[:2], self.max_bits))
         y = op(
             inputs,
-            ops.full((1,), bases.MAX_BASES, "int32"),
+            ops.full((1,), bases.MAX_BASES, "int32") if max_bits is None else ops.cast(max_bits, "int32"),
             *(ops.convert_to_tensor(stream) for stream in packed),
-            ops.zeros((1,)),
+            ops.convert_to_tensor(self.levels) if self.activation_bits else ops.zeros((1,)),
             ops.convert_to_tensor(self.bias) if self.use_bias else ops.zeros((grouping.outputs,)),
             group_size=grouping.size,
             bases=widest,
+            activation_bits=self.activation_bits,
             activation=self.fused_activation,
             **attributes,
         )
         return y if self.fused_activation == self.activation else keras.activations.get(self.activation)(y)
 
-    def _activated(self, sums: Tensor) -> Tensor:
-        """Bias and activation."""
-        if self.use_bias:
-            sums = sums + ops.cast(self.bias, sums.dtype)
+    def apply_kernel(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        """The layer's product of inputs and a float kernel, without bias and activation. For subclasses to define."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement `apply_kernel()`.")
+
+    def macs(self, inputs_shape: Any) -> float:
+        """Multiply-adds per sample of the layer that this one stands for. For subclasses to define."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement `macs()`.")
+
+    def _record(self, inputs: Tensor) -> None:
+        if context.is_recording():
+            macs = self.macs(tuple(inputs.shape))
+            context.record(self.name, macs, ops.ones((1,)) * macs, by_op=True)
+
+    def compute(self, inputs: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        """What the layer stands for, in plain arithmetic with a float kernel."""
+        sums = self.apply_kernel(inputs, kernel)
+        if bias is not None:
+            sums = sums + ops.cast(bias, sums.dtype)
         return keras.activations.get(self.activation)(sums)
 
     def widths(self) -> NDArray[np.uint8]:
@@ -191,6 +264,11 @@ class MultiBitLayer(keras.layers.Layer):
         """Bytes by ALQ's accounting: `n` bits and a float32 scale per basis, and a float32 bias."""
         live = float(self.widths().sum(dtype="int64"))
         return live * (self.grouping.size / 8 + 4) + (4 * self.grouping.outputs if self.use_bias else 0)
+
+    @property
+    def index_bytes(self) -> float:
+        """Bytes that a file spends on the bit-width of every group, which the paper's accounting leaves out."""
+        return self.grouping.num_groups * width_bits(int(self.widths().max(initial=0))) / 8
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -239,6 +317,8 @@ class MultiBitLayer(keras.layers.Layer):
         store["scales"] = scales[live]
         if self.use_bias:
             store["bias"] = array(self.bias)
+        if self.activation_bits:
+            store["levels"] = array(self.levels)
 
     def load_own_variables(self, store: Any) -> None:
         """The inverse of `save_own_variables`; what training held beside is not in a file.
@@ -265,6 +345,9 @@ class MultiBitLayer(keras.layers.Layer):
         self.scales.assign(scales)
         if self.use_bias:
             self.bias.assign(store["bias"])
+        if self.activation_bits:
+            self.levels.assign(store["levels"])
+            self.batches_seen.assign(1.0)
         self._after_change()
 
     def get_config(self) -> dict[str, Any]:
@@ -274,6 +357,7 @@ class MultiBitLayer(keras.layers.Layer):
             "activation": self.activation,
             "use_bias": self.use_bias,
             "adaptive": self.adaptive,
+            "activation_bits": self.activation_bits,
             "seed": self.seed,
         }
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +12,7 @@ from keras_efficient.layers.multi_bit_conv_2d import MultiBitConv2D
 from keras_efficient.layers.multi_bit_dense import MultiBitDense
 from keras_efficient.layers.multi_bit_layer import MultiBitLayer
 from keras_efficient.quantization.multi_bit_model import MultiBitModel
+from keras_efficient.quantization.rebuild import single
 
 SKIPPED = "left out by name"
 
@@ -81,9 +81,9 @@ def quantize(
     Args:
         model: Built functional or sequential model.
         bits: Bases that every group starts with, 1 to 8.
-        groups: By layer name, the inputs per group of a `Dense` layer, or the structure of a `Conv2D`: `"channelwise"`,
-            `"pixelwise"` or `"kernelwise"`. Default: for `Dense` that of `MultiBitDense`; for `Conv2D` pixelwise with 32
-            input channels and more, channelwise with fewer.
+        groups: By layer name, the inputs per group of a `Dense` layer, or the structure of a `Conv2D`:
+            `"channelwise"`, `"pixelwise"` or `"kernelwise"`. Default: for `Dense` that of `MultiBitDense`; for
+            `Conv2D` pixelwise with 32 input channels and more, channelwise with fewer.
         skip: Names of layers to leave as they are.
 
     Returns:
@@ -93,13 +93,11 @@ def quantize(
         ValueError: If the model is not built or not functional, `bits` is out of range, a name is none of a layer that
             can be quantised, groups do not divide a layer, or there is no layer to quantise.
     """
-    if not isinstance(model, keras.Model) or not model.built or not hasattr(model, "operations"):
-        sequential = isinstance(model, keras.Sequential) and model.built
-        if not sequential:
-            raise ValueError(
-                "Invalid value for argument `model`. Expected a built functional or sequential model. "
-                f"Received: {model!r}"
-            )
+    graph = isinstance(model, keras.Sequential) or hasattr(model, "operations")
+    if not isinstance(model, keras.Model) or not graph or not model.built:
+        raise ValueError(
+            f"Invalid value for argument `model`. Expected a built functional or sequential model. Received: {model!r}"
+        )
     if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= bases.MAX_BASES:
         raise ValueError(
             f"Invalid value for argument `bits`. Expected an integer from 1 to {bases.MAX_BASES}. Received: {bits!r}"
@@ -119,25 +117,21 @@ def quantize(
             f"Received: {model.name!r} without any"
         )
     made: dict[str, MultiBitLayer] = {}
+    copied: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         if layer.name not in suited or layer.name in skip:
-            return layer.__class__.from_config(layer.get_config())
+            copied.append((layer, layer.__class__.from_config(layer.get_config())))
+            return copied[-1][1]
         made[layer.name] = _multi_bit(layer, bits, groups.get(layer.name))
         return made[layer.name]
 
     copy = keras.models.clone_model(model, clone_function=clone)
-    for layer in copy.layers:
-        if layer.name not in made:
-            layer.set_weights(model.get_layer(layer.name).get_weights())
-    inputs, outputs = (_single(tensors) for tensors in (copy.inputs, copy.outputs))
-    result = MultiBitModel(inputs, outputs, name=model.name)
+    for layer, same in copied:
+        same.set_weights(layer.get_weights())
+    result = MultiBitModel(single(copy.inputs), single(copy.outputs), name=model.name)
     rows = [_report(layer, made.get(layer.name), skip) for layer in model.layers if hasattr(layer, "kernel")]
     return QuantizeReport(result, tuple(rows))
-
-
-def _single(tensors: Any) -> Any:
-    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _why_not(layer: keras.layers.Layer) -> str:
@@ -174,6 +168,4 @@ def _report(layer: keras.layers.Layer, made: MultiBitLayer | None, skip: Sequenc
     missed = kernel - np.asarray(ops.convert_to_numpy(made.float_kernel()))
     error = float(np.sqrt(np.square(missed).sum() / max(np.square(kernel).sum(), 1e-30)))
     grouping = made.grouping
-    return LayerReport(
-        layer.name, grouping.structure, grouping.num_groups, grouping.size, made.average_bits, error
-    )
+    return LayerReport(layer.name, grouping.structure, grouping.num_groups, grouping.size, made.average_bits, error)

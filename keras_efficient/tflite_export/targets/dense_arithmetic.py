@@ -7,10 +7,10 @@ from typing import Any
 import keras
 
 from keras_efficient.cost.observe import sublayers, wrapped_calls
-from keras_efficient.layers import GatedConv2D, LayerGate, MultiBitDense
+from keras_efficient.layers import GatedConv2D, LayerGate
+from keras_efficient.layers.multi_bit_layer import MultiBitLayer
 from keras_efficient.ops.context import is_recording, record
 from keras_efficient.ops.gated_conv_2d import activate
-from keras_efficient.ops.macs import dense_macs
 
 Tensor = Any
 
@@ -26,24 +26,23 @@ def gated_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 @contextlib.contextmanager
 def as_dense(model: keras.Model) -> Iterator[None]:
-    """Inside, `MultiBitDense` is a matrix product and `GatedConv2D(gate=None)` a convolution, with constant weights.
+    """Inside, multi-bit layers and `GatedConv2D(gate=None)` are products and convolutions with constant weights.
 
         MultiBitDense:           y = act(x @ W + b),  W the weights that bits and scales stand for
+        MultiBitConv2D:          y = act(conv(x, W) + b)
         GatedConv2D(gate=None):  y = act(conv(x, W) + b),  W and b with the batch normalisation inside
 
     The weights are read on entering.
     """
     plain: dict[int, Callable[[Tensor], Tensor]] = {}
-    layers = [layer for layer in sublayers(model) if isinstance(layer, (GatedConv2D, MultiBitDense))]
+    layers = [layer for layer in sublayers(model) if isinstance(layer, (GatedConv2D, MultiBitLayer))]
     for layer in layers:
-        plain[id(layer)] = _dense(layer) if isinstance(layer, MultiBitDense) else _convolution(layer)
+        plain[id(layer)] = _multi_bit(layer) if isinstance(layer, MultiBitLayer) else _convolution(layer)
 
     def call(layer: keras.layers.Layer, method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         inputs = args[0] if args else kwargs["inputs"]
         if is_recording():
-            macs = float(
-                layer.macs_when_open() if isinstance(layer, GatedConv2D) else dense_macs(inputs.shape[-1], layer.units)
-            )
+            macs = float(layer.macs_when_open() if isinstance(layer, GatedConv2D) else layer.macs(inputs.shape))
             record(layer.name, macs, keras.ops.full((1,), macs, dtype="float32"))
         return plain[id(layer)](inputs)
 
@@ -51,14 +50,10 @@ def as_dense(model: keras.Model) -> Iterator[None]:
         yield
 
 
-def _dense(layer: MultiBitDense) -> Callable[[Tensor], Tensor]:
+def _multi_bit(layer: MultiBitLayer) -> Callable[[Tensor], Tensor]:
     kernel = keras.ops.convert_to_numpy(layer.float_kernel())
-    bias = keras.ops.convert_to_numpy(layer.bias)
-
-    def run(x: Tensor) -> Tensor:
-        return activate(keras.ops.matmul(x, kernel) + bias, layer.activation)
-
-    return run
+    bias = keras.ops.convert_to_numpy(layer.bias) if layer.use_bias else None
+    return lambda x: layer.compute(layer.quantized_inputs(x, training=False), kernel, bias)
 
 
 def _convolution(layer: GatedConv2D) -> Callable[[Tensor], Tensor]:

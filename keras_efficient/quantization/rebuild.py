@@ -1,0 +1,120 @@
+"""A multi-bit model with other settings of its layers and the same weights."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_efficient.layers.multi_bit_layer import MAX_ACTIVATION_BITS, MultiBitLayer
+from keras_efficient.quantization.multi_bit_model import MultiBitModel, multi_bit_layers
+
+Changes = Callable[[MultiBitLayer], dict[str, Any]]
+
+
+def finished(model: keras.Model) -> keras.Model:
+    """A plain Keras model with the bases of a `MultiBitModel`, without the state that training them needs.
+
+    Scales and bias of its layers train with any optimizer; signs stay.
+
+    Raises:
+        ValueError: If the model has no multi-bit layers.
+    """
+    inputs, outputs = _rebuilt(model, lambda _: {"adaptive": False})
+    return keras.Model(inputs, outputs, name=model.name)
+
+
+def quantize_activations(model: keras.Model, bits: int | Mapping[str, int] = 2) -> MultiBitModel:
+    """The model with multi-bit inputs of its multi-bit layers; train it on in the phase `latent`, levels follow.
+
+    First train bases to their bit-width, then switch the activations over, as in the paper:
+
+    >>> model = quantize_activations(model, 2)
+    >>> model.compile("adam", loss)
+    >>> model.phase = "latent"
+    >>> model.fit(x, y, epochs=10)
+
+    Args:
+        model: A model with multi-bit layers.
+        bits: Bits of the inputs, 0 (as they are) to 3: one number for all multi-bit layers but the first, whose inputs
+            stay as they are, or numbers by layer name.
+
+    Raises:
+        ValueError: If the model has no multi-bit layers, a name is none of theirs, or a number is out of range.
+    """
+    layers = _layers(model)
+    names = [layer.name for layer in layers]
+    by_name = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(names[1:], bits)
+    for name, count in by_name.items():
+        if name not in names:
+            raise ValueError(
+                f"Invalid value for argument `bits`. Expected names of multi-bit layers, {names}. Received: {name!r}"
+            )
+        if isinstance(count, bool) or count not in range(MAX_ACTIVATION_BITS + 1):
+            raise ValueError(
+                f"Invalid value for argument `bits`. Expected 0 to {MAX_ACTIVATION_BITS}. Received: {count!r}"
+            )
+    tensors = _rebuilt(
+        model, lambda layer: {"adaptive": True, "activation_bits": by_name.get(layer.name, layer.activation_bits)}
+    )
+    return MultiBitModel(*tensors, name=model.name)
+
+
+def nested(model: keras.Model) -> keras.Model:
+    """The model with a further input `max_bits`, int32 `[B]`: how many bases of each group count, the first ones.
+
+    Bases are sorted, the largest scale first, so the first ones are the best to keep; groups of one basis lose nothing
+    at `max_bits` 1. An exported file takes `max_bits` `[1]` with every run.
+
+    Raises:
+        ValueError: If the model has no multi-bit layers, or more than one input.
+    """
+    for layer in _layers(model):
+        layer.compact()
+    if len(model.inputs) != 1:
+        raise ValueError(
+            f"Invalid value for argument `model`. Expected a model with one input. Received: {len(model.inputs)} inputs"
+        )
+    max_bits = keras.Input((), dtype="int32", name="max_bits")
+    inputs, outputs = _rebuilt(model, lambda _: {"adaptive": False}, max_bits)
+    return keras.Model([inputs, max_bits], outputs, name=model.name)
+
+
+def _layers(model: keras.Model) -> list[MultiBitLayer]:
+    layers = multi_bit_layers(model)
+    if not layers:
+        raise ValueError(
+            "Invalid value for argument `model`. Expected a model with multi-bit layers, as `quantization.quantize` "
+            f"makes it. Received: {model.name!r}"
+        )
+    return layers
+
+
+def _rebuilt(model: keras.Model, changes: Changes, max_bits: Any = None) -> tuple[Any, Any]:
+    """Inputs and outputs of a copy whose multi-bit layers have their configuration changed, weights and all."""
+    _layers(model)
+    pairs: list[tuple[Any, Any]] = []
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        more = changes(layer) if isinstance(layer, MultiBitLayer) else {}
+        copy = layer.__class__.from_config({**layer.get_config(), **more})
+        pairs.append((layer, copy))
+        return copy
+
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        if max_bits is not None and isinstance(layer, MultiBitLayer):
+            kwargs["max_bits"] = max_bits
+        return layer(*args, **kwargs)
+
+    functional = keras.Model(model.inputs, model.outputs[0] if len(model.outputs) == 1 else model.outputs)
+    copy = keras.models.clone_model(functional, clone_function=clone, call_function=call)
+    for old, new in pairs:
+        if isinstance(old, MultiBitLayer):
+            new.take_weights(old)
+        else:
+            new.set_weights(old.get_weights())
+    return single(copy.inputs), single(copy.outputs)
+
+
+def single(tensors: Any) -> Any:
+    """The one tensor of a list of one, else the list."""
+    return tensors[0] if len(tensors) == 1 else tensors
