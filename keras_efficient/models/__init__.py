@@ -1,6 +1,7 @@
 """Networks made of our layers."""
 
 from keras_efficient.models.guided_attention import GuidedAttention
+from keras_efficient.models.lc_resnet import LCResNet, copy_weights
 from keras_efficient.models.multi_exit import MultiExit
 from keras_efficient.models.multi_task import MultiTask
 from keras_efficient.models.recurrent_attention import RecurrentAttention
@@ -8,8 +9,10 @@ from keras_efficient.models.resnet import thin_resnet
 
 __all__ = [
     "GuidedAttention",
+    "LCResNet",
     "MultiExit",
     "MultiTask",
     "RecurrentAttention",
+    "copy_weights",
     "thin_resnet",
 ]
