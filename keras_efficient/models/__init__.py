@@ -1,6 +1,8 @@
 """Networks made of our layers."""
 
+from keras_efficient.models.gate_statistics import GateStatistics, gate_statistics
 from keras_efficient.models.guided_attention import GuidedAttention
+from keras_efficient.models.hardening import harden, reestimate_batch_normalization
 from keras_efficient.models.lc_resnet import LCResNet, copy_weights
 from keras_efficient.models.multi_exit import MultiExit
 from keras_efficient.models.multi_task import MultiTask
@@ -8,11 +10,15 @@ from keras_efficient.models.recurrent_attention import RecurrentAttention
 from keras_efficient.models.resnet import thin_resnet
 
 __all__ = [
+    "GateStatistics",
     "GuidedAttention",
     "LCResNet",
     "MultiExit",
     "MultiTask",
     "RecurrentAttention",
     "copy_weights",
+    "gate_statistics",
+    "harden",
+    "reestimate_batch_normalization",
     "thin_resnet",
 ]
