@@ -10,12 +10,12 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-from keras_efficient import callbacks, cost, layers, models, ops, policies
+from keras_efficient import callbacks, cost, layers, models, ops, policies, quantization
 from keras_efficient.ops import register_op
 
 _ON_FIRST_USE = ("datasets", "testing", "tflite_export")
 
-__all__ = ["callbacks", "cost", "layers", "models", "ops", "policies", "register_op", *_ON_FIRST_USE]
+__all__ = ["callbacks", "cost", "layers", "models", "ops", "policies", "quantization", "register_op", *_ON_FIRST_USE]
 
 
 def __getattr__(name: str) -> Any:

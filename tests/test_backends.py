@@ -9,7 +9,16 @@ import keras
 import pytest
 
 TESTS = Path(__file__).parent
-PORTABLE = ("ops", "layers", "models", "callbacks", "cost/test_profile.py", "cost/test_dynamic.py")
+PORTABLE = (
+    "ops",
+    "bases",
+    "layers",
+    "models",
+    "callbacks",
+    "quantization",
+    "cost/test_profile.py",
+    "cost/test_dynamic.py",
+)
 
 
 @pytest.fixture(scope="module")

@@ -41,8 +41,8 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
         after:  latent_epochs x latent,  final_epochs x coordinate
 
     Pruning removes, every `prune_every` batches and over all layers, the bases whose loss the quadratic model of the
-    loss rates least. The learning rate starts at the optimizer's in every round and again after the last one, and decays
-    from epoch to epoch. `average_bits` and `round` stand in the logs.
+    loss rates least. The learning rate starts at the optimizer's in every round and again after the last one, and
+    decays from epoch to epoch. `average_bits` and `round` stand in the logs.
 
     >>> schedule = AdaptiveBitwidth(target_bits=0.4)
     >>> model.fit(x, y, epochs=schedule.epochs(model), callbacks=[schedule])
@@ -82,7 +82,11 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
         verbose: int = 1,
     ) -> None:
         super().__init__()
-        if isinstance(target_bits, bool) or not isinstance(target_bits, (int, float, np.floating)) or not target_bits > 0:
+        if (
+            isinstance(target_bits, bool)
+            or not isinstance(target_bits, (int, float, np.floating))
+            or not target_bits > 0
+        ):
             raise ValueError(
                 f"Invalid value for argument `target_bits`. Expected a positive number. Received: {target_bits!r}"
             )
@@ -157,7 +161,9 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
                 f"Invalid number of epochs. Expected at least {len(self._plan)} to reach {self.target_bits} bits "
                 f"(`AdaptiveBitwidth.epochs`). Received: {planned}"
             )
-        if isinstance(getattr(self.model.optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule):
+        if isinstance(
+            getattr(self.model.optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
+        ):
             raise ValueError(
                 "Invalid optimizer. Expected one with a constant learning rate, which `AdaptiveBitwidth` decays. "
                 "Received: one with a schedule"

@@ -10,7 +10,7 @@ from keras_efficient import cost
 from keras_efficient.cost.observe import sublayers
 from keras_efficient.cost.storage import bytes_of
 from keras_efficient.layers.dynamic import dynamic_layers, outermost
-from keras_efficient.layers.multi_bit_dense import MultiBitDense
+from keras_efficient.layers.multi_bit_layer import MultiBitLayer
 
 Logs = dict[str, Any] | None
 
@@ -81,11 +81,11 @@ class EfficiencyLogger(keras.callbacks.Callback):
 
 
 def average_bits(model: keras.Model) -> float:
-    """Mean bits per weight over a model's kernels and matrices; those of a `MultiBitDense` count as it stores them."""
+    """Mean bits per weight over a model's kernels and matrices; those of a multi-bit layer count as it stores them."""
     total = count = 0.0
     packed: set[int] = set()
     for layer in (model, *sublayers(model)):
-        if isinstance(layer, MultiBitDense):
+        if isinstance(layer, MultiBitLayer):
             total += layer.num_weights * layer.average_bits
             count += layer.num_weights
             packed.update(id(variable) for variable in layer.variables)

@@ -176,7 +176,11 @@ def test_groups_of_a_convolution(structure):
     kernel = np.arange(2 * 3 * 4 * 5, dtype="float32").reshape(2, 3, 4, 5)
     grouping = bases.conv_grouping(kernel.shape, structure)
     rows = array(grouping.rows(kernel))
-    first = {"channelwise": kernel[..., 0].ravel(), "pixelwise": kernel[0, 0, :, 0], "kernelwise": kernel[:, :, 0, 0].ravel()}
+    first = {
+        "channelwise": kernel[..., 0].ravel(),
+        "pixelwise": kernel[0, 0, :, 0],
+        "kernelwise": kernel[:, :, 0, 0].ravel(),
+    }
     np.testing.assert_array_equal(rows[0], first[structure])
     assert rows.shape == (grouping.num_groups, grouping.size)
     np.testing.assert_array_equal(array(grouping.kernel(rows)), kernel)

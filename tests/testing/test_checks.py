@@ -28,8 +28,16 @@ def test_built_in_ops_pass_all_ten(op):
         (layers.LayerGate, {"layer": keras.layers.Conv2D(4, 3, padding="same")}),
         (layers.EarlyExit, {"num_classes": 3}),
         (layers.MultiBitDense, {"units": 5, "bits": 2, "input_shape": (24,)}),
+        (layers.MultiBitConv2D, {"filters": 6, "kernel_size": 3, "bits": 2, "groups": "kernelwise", "strides": 2}),
     ],
-    ids=["GatedConv2D", "GatedConv2D with batch normalisation", "LayerGate", "EarlyExit", "MultiBitDense"],
+    ids=[
+        "GatedConv2D",
+        "GatedConv2D with batch normalisation",
+        "LayerGate",
+        "EarlyExit",
+        "MultiBitDense",
+        "MultiBitConv2D",
+    ],
 )
 def test_built_in_layers_pass_all_ten(cls, arguments):
     assert len(check_layer(cls, **arguments)) == 10
