@@ -1,6 +1,6 @@
 """`FilterSharing`: what convolutions and dense layers that share filters among tasks have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -47,6 +47,8 @@ class FilterSharing(keras.layers.Layer):
     Learning", CIKM 2021), whose text was not at hand: the relaxation, the two variants and all defaults are our own.
     """
 
+    by_task = True  # `call` takes the index of a task
+
     def __init__(
         self,
         *,
@@ -79,14 +81,22 @@ class FilterSharing(keras.layers.Layer):
         self.frozen_tasks = frozen_tasks
         self.seed = seed
         self._generator = keras.random.SeedGenerator(seed)
-        self.kernels: list[Any] = []
-        self.biases: list[Any] = []
-        self.logits: list[Any] = []
+        self.kernels: Any = None
+        self.biases: Any = None
+        self.frozen_kernels: Any = None
+        self.frozen_biases: Any = None
+        self.logits: Any = None
+        self.frozen_logits: Any = None
 
     @property
     def num_sources(self) -> int:
         """Number of filters per slot while training."""
         return self.num_tasks + 1 if self.sharing == "pool" and self.num_tasks > 1 else self.num_tasks
+
+    @property
+    def frozen_sources(self) -> int:
+        """How many of them, from the first, do not change any more."""
+        return self.frozen_tasks + (self.sharing == "pool") if self.frozen_tasks else 0
 
     @property
     def slots(self) -> int:
@@ -101,49 +111,42 @@ class FilterSharing(keras.layers.Layer):
             use_bias: Whether each filter has a bias.
             options: `kernel_initializer`, `kernel_regularizer`, `kernel_constraint` and likewise for `bias`.
         """
-        self.kernels = self._sources("kernel", tuple(kernel_shape), options)
-        self.biases = self._sources("bias", (self.slots,), options) if use_bias else []
-        self.logits = []
+        self.kernels, self.frozen_kernels = self._sources("kernel", tuple(kernel_shape), options)
+        if use_bias:
+            self.biases, self.frozen_biases = self._sources("bias", (self.slots,), options)
         if self.num_tasks > 1:
-            shape = (self.slots,) if self.sharing == "pool" else (self.num_tasks, self.slots)
-            self.logits = [
-                self.add_weight(
-                    name=f"sharing_{task}",
-                    shape=shape,
-                    initializer="zeros",
-                    dtype="float32",
-                    autocast=False,
-                    trainable=task >= self.frozen_tasks,
+            shape = (self.slots,) if self.sharing == "pool" else (self.num_sources, self.slots)
+            decisions_of: dict[str, Any] = {"initializer": "zeros", "dtype": "float32", "autocast": False}
+            learned = (self.num_tasks - self.frozen_tasks, *shape)
+            self.logits = self.add_weight(name="sharing", shape=learned, **decisions_of)
+            if self.frozen_tasks:
+                frozen = (self.frozen_tasks, *shape)
+                self.frozen_logits = self.add_weight(
+                    name="frozen_sharing", shape=frozen, trainable=False, **decisions_of
                 )
-                for task in range(self.num_tasks)
-            ]
         scalar: dict[str, Any] = {"shape": (), "dtype": "float32", "trainable": False, "autocast": False}
         self.phase_number = self.add_weight(name="phase", initializer="zeros", **scalar)
         self.temperature = self.add_weight(name="temperature", initializer="ones", **scalar)
         self.learning = self.add_weight(name="learning", initializer="ones", **scalar)
 
-    def _sources(self, name: str, shape: tuple[int, ...], options: dict[str, Any]) -> list[Any]:
-        frozen = self.frozen_tasks + (self.sharing == "pool") if self.frozen_tasks else 0
-        first: list[Any] = []
+    def _sources(self, name: str, shape: tuple[int, ...], options: dict[str, Any]) -> tuple[Any, Any]:
+        """Trainable and frozen sources (None without), `[sources, *shape]`."""
+        initializer = options[f"{name}_initializer"]
 
-        def same(shape: Shape, dtype: Any = None) -> Tensor:
-            """The first source draws, the others copy what it drew."""
-            if not first:
-                first.append(ops.convert_to_numpy(options[f"{name}_initializer"](shape, dtype)))
-            return ops.convert_to_tensor(first[0], dtype)
+        def equal(shape: Shape, dtype: Any = None) -> Tensor:
+            return ops.repeat(initializer(shape[1:], dtype)[None], shape[0], axis=0)
 
-        initializer: Callable[..., Tensor] = options[f"{name}_initializer"] if self.num_sources == 1 else same
-        return [
-            self.add_weight(
-                name=name if self.num_sources == 1 else f"{name}_{source}",
-                shape=shape,
-                initializer=initializer,
-                regularizer=options[f"{name}_regularizer"],
-                constraint=options[f"{name}_constraint"],
-                trainable=source >= frozen,
-            )
-            for source in range(self.num_sources)
-        ]
+        sources = self.add_weight(
+            name=f"{name}s",
+            shape=(self.num_sources - self.frozen_sources, *shape),
+            initializer=equal,
+            regularizer=options[f"{name}_regularizer"],
+            constraint=options[f"{name}_constraint"],
+        )
+        if not self.frozen_sources:
+            return sources, None
+        frozen = (self.frozen_sources, *shape)
+        return sources, self.add_weight(name=f"frozen_{name}s", shape=frozen, initializer="zeros", trainable=False)
 
     @property
     def phase(self) -> str:
@@ -156,102 +159,97 @@ class FilterSharing(keras.layers.Layer):
             raise ValueError(f"Invalid value for argument `phase`. Expected one of {PHASES}. Received: {phase!r}")
         self.phase_number.assign(PHASES.index(phase))
 
-    def task_weights(self, task: int, training: bool | None) -> tuple[Tensor, Tensor | None]:
-        """Kernel and bias (None without) that a task uses."""
-        check_task(task, self.num_tasks)
-        if self.num_tasks == 1:
-            return self.kernels[0], self.biases[0] if self.biases else None
-        selected = self._selection(task, training)
-        kernel = self._mixed(self.kernels, selected, task)
-        return kernel, self._mixed(self.biases, selected, task) if self.biases else None
+    def task_weights(self, task: int | None, training: bool | None) -> tuple[Tensor, Tensor | None]:
+        """Kernel and bias (None without) that a task uses; those of all tasks, `[tasks, ...]`, where `task` is None."""
+        if task is not None:
+            check_task(task, self.num_tasks)
+        rows = slice(None) if task is None else slice(task, task + 1)
+        selected = None if self.num_tasks == 1 else self._selection(training)[rows]
+        kernel = self._mixed(_joined(self.frozen_kernels, self.kernels), selected, rows)
+        bias = None
+        if self.biases is not None:
+            bias = self._mixed(_joined(self.frozen_biases, self.biases), selected, rows)
+        if task is None:
+            return kernel, bias
+        return kernel[0], None if bias is None else bias[0]
 
-    def _mixed(self, sources: list[Any], selected: Tensor, task: int) -> Tensor:
-        """The weights of the selected sources, slot by slot."""
+    def _mixed(self, bank: Tensor, selected: Tensor, rows: slice) -> Tensor:
+        """The weights of the selected sources, slot by slot, `[tasks, ...]`."""
+        if selected is None:
+            return bank
+        ones = [1] * (len(bank.shape) - 2)
+        selected = ops.cast(selected, bank.dtype)
         if self.sharing == "pool":
-            share = ops.cast(selected, sources[0].dtype)
-            return sources[0] * share + sources[1 + task] * (1.0 - share)
-        stacked = ops.stack([source.value for source in sources])
-        shape = (self.num_sources, *[1] * (len(stacked.shape) - 2), self.slots)
-        return ops.sum(stacked * ops.cast(ops.reshape(selected, shape), stacked.dtype), axis=0)
+            share = ops.reshape(selected, (-1, *ones, self.slots))
+            return bank[0][None] * share + bank[1:][rows] * (1.0 - share)
+        return ops.sum(bank[None] * ops.reshape(selected, (-1, self.num_sources, *ones, self.slots)), axis=1)
 
-    def _selection(self, task: int, training: bool | None) -> Tensor:
-        """`m` `[slots]` for a pool, `z` `[sources, slots]` otherwise: zeros and ones."""
-        hard = self._decided(task)
-        shared = ops.ones_like(hard) if self.sharing == "pool" else self._first_source()
+    def _selection(self, training: bool | None) -> Tensor:
+        """`m` `[tasks, slots]` for a pool, `z` `[tasks, sources, slots]` otherwise: zeros and ones."""
+        logits = self._all_logits()
+        hard = self._decided(logits)
         chosen = hard
-        if training and task >= self.frozen_tasks:
-            logits = self._scaled(task)
+        if training:
             noise = keras.random.uniform(logits.shape, 1e-6, 1.0 - 1e-6, seed=self._generator)
             sample = decisions.sampled_share if self.sharing == "pool" else decisions.sampled_source
-            searching = ops.equal(self.phase_number, PHASES.index("search"))
-            chosen = ops.where(searching, sample(logits, noise, self.temperature), hard)
-        if task < self.frozen_tasks:
-            return chosen
-        return ops.where(ops.equal(self.phase_number, 0.0), shared, chosen)
+            searching = ops.equal(ops.convert_to_tensor(self.phase_number.value), float(PHASES.index("search")))
+            chosen = ops.where(searching, sample(logits, noise, self.temperature.value), hard)
+        return self._unless_shared(chosen, hard)
 
-    def _scaled(self, task: int) -> Tensor:
-        """Logits, whose gradient is cut off while decisions are not learned."""
-        logits = self.decision_rate * self.logits[task].value
-        return ops.where(self.learning > 0, logits, ops.stop_gradient(logits))
+    def _unless_shared(self, chosen: Tensor, hard: Tensor) -> Tensor:
+        """The first source for all tasks in the phase `"shared"`; what frozen tasks have decided stays."""
+        first = np.ones((1, self.slots), "float32")
+        if self.sharing == "source":
+            first = np.zeros((1, self.num_sources, self.slots), "float32")
+            first[:, 0] = 1.0
+        shared = ops.equal(ops.convert_to_tensor(self.phase_number.value), 0.0)
+        found = ops.where(shared, ops.convert_to_tensor(first), chosen)
+        if not self.frozen_tasks:
+            return found
+        return ops.concatenate([hard[: self.frozen_tasks], found[self.frozen_tasks :]])
 
-    def _decided(self, task: int) -> Tensor:
-        logits = ops.stop_gradient(self.logits[task].value)
+    def _all_logits(self) -> Tensor:
+        """`[tasks, ...]`, with a gradient for tasks that still learn, while they do."""
+        logits = _joined(self.frozen_logits, self.logits) * self.decision_rate
+        return ops.where(self.learning.value > 0, logits, ops.stop_gradient(logits))
+
+    def _decided(self, logits: Tensor) -> Tensor:
+        logits = ops.stop_gradient(logits)
         return ops.cast(logits >= 0, "float32") if self.sharing == "pool" else decisions.best_source(logits)
 
-    def _first_source(self) -> Tensor:
-        first = np.zeros((self.num_sources, self.slots), "float32")
-        first[0] = 1.0
-        return ops.convert_to_tensor(first)
+    def decided_sources(self) -> Tensor:
+        """`[tasks, sources, slots]`: which source fills each slot of each task, as zeros and ones.
 
-    def source_probabilities(self) -> Tensor:
-        """`[tasks, sources, slots]`: how likely each task fills each slot with each source.
-
-        Ones and zeros, except for tasks that are searching.
+        While searching they are the decisions as they stand, with the gradient of their probabilities.
         """
         if self.num_tasks == 1:
             return ops.ones((1, 1, self.slots))
-        logits = self.decision_rate * ops.stack([row.value for row in self.logits])
-        logits = ops.where(self.learning > 0, logits, ops.stop_gradient(logits))
-        if self.sharing == "pool":
-            hard = self._pool_by_source(ops.cast(ops.stop_gradient(logits) >= 0, "float32"))
-            soft = self._pool_by_source(decisions.share_probability(logits))
-        else:
+        logits = self._all_logits()
+        hard = self._decided(logits)
+        soft = decisions.share_probability(logits)
+        if self.sharing == "source":
             largest = decisions.LARGEST_LOGIT
-            hard = decisions.best_source(logits, axis=1)
             soft = ops.softmax(ops.clip(logits, -largest, largest), axis=1)
-        frozen = np.arange(self.num_tasks)[:, None, None] < self.frozen_tasks
-        searching = ops.where(ops.equal(self.phase_number, PHASES.index("search")), soft, hard)
-        decided = ops.where(ops.equal(self.phase_number, 0.0), self._first_source()[None], searching)
-        return ops.where(ops.convert_to_tensor(frozen), hard, decided)
+        searching = ops.equal(ops.convert_to_tensor(self.phase_number.value), float(PHASES.index("search")))
+        chosen = ops.where(searching, hard + (soft - ops.stop_gradient(soft)), hard)
+        found = self._unless_shared(chosen, hard)
+        if self.sharing == "source":
+            return found
+        own = ops.eye(self.num_tasks)[:, :, None] * (1.0 - found)[:, None]
+        return ops.concatenate([found[:, None], own], axis=1)
 
-    def _pool_by_source(self, share: Tensor) -> Tensor:
-        """`[tasks, slots]` to `[tasks, sources, slots]`."""
-        own = ops.eye(self.num_tasks)[:, :, None] * (1.0 - share)[:, None]
-        return ops.concatenate([share[:, None], own], axis=1)
-
-    def expected_filters(self) -> Tensor:
-        """Filters that the layer will store per slot, expected while searching; scalar in [1, num_tasks]."""
-        return decisions.expected_filters(self.source_probabilities())
+    def filters_per_slot(self) -> Tensor:
+        """Filters that the layer stores per slot as decided now, in [1, num_tasks]; has a gradient while searching."""
+        return decisions.filters_per_slot(self.decided_sources())
 
     def share_rate(self) -> Tensor:
         """1 where all tasks use the same filters, 0 where each has its own; scalar with a gradient while searching."""
-        return decisions.share_rate(self.expected_filters(), self.num_tasks)
+        return decisions.share_rate(self.filters_per_slot(), self.num_tasks)
 
     def sources(self) -> NDArray[np.int64]:
         """`[tasks, slots]`, the source that each task uses: for a pool 0 is shared and `1 + t` private to task `t`."""
-        if self.num_tasks == 1:
-            return np.zeros((1, self.slots), "int64")
-        if self.phase == "shared":
-            frozen = np.arange(self.num_tasks) < self.frozen_tasks
-        else:
-            frozen = np.ones(self.num_tasks, bool)
-        decided = np.stack([ops.convert_to_numpy(self._decided(task)) for task in range(self.num_tasks)])
-        if self.sharing == "pool":
-            own = 1 + np.arange(self.num_tasks)[:, None]
-            found = np.where(decided > 0, 0, own)
-        else:
-            found = decided.argmax(axis=1)
-        return np.where(frozen[:, None], found, 0).astype("int64")
+        decided = ops.convert_to_numpy(ops.stop_gradient(self.decided_sources()))
+        return np.asarray(decided.argmax(axis=1), "int64")
 
     def set_sources(self, sources: Any) -> None:
         """Fixes which source each task uses, `[tasks, slots]` as `sources()` gives it, and hardens the layer.
@@ -272,10 +270,11 @@ class FilterSharing(keras.layers.Layer):
                     f"Invalid value for argument `sources`. Expected sources {allowed} for task {task}. "
                     f"Received: {sorted(set(sources[task].tolist()))}"
                 )
-            one_hot = np.arange(self.num_sources)[:, None] == sources[task]
-            chosen = one_hot[0] if self.sharing == "pool" else one_hot
+        if self.num_tasks > 1:
+            pool = self.sharing == "pool"
+            chosen = sources == 0 if pool else np.arange(self.num_sources)[:, None] == sources[:, None]
             largest = decisions.LARGEST_LOGIT / self.decision_rate
-            self.logits[task].assign(np.where(chosen, largest, -largest).astype("float32"))
+            _assign(self.frozen_logits, self.logits, np.where(chosen, largest, -largest).astype("float32"))
         self.phase = "hard"
 
     def share_all(self) -> None:
@@ -289,10 +288,23 @@ class FilterSharing(keras.layers.Layer):
 
     def copy_first_source(self) -> None:
         """Gives every source that may still change the filters of the first one, from which to grow apart."""
-        for sources in (self.kernels, self.biases):
-            for source in sources[1:]:
-                if source.trainable:
-                    source.assign(sources[0].value)
+        for frozen, sources in ((self.frozen_kernels, self.kernels), (self.frozen_biases, self.biases)):
+            if sources is not None:
+                first = sources.value[0] if frozen is None else frozen.value[0]
+                sources.assign(ops.repeat(first[None], sources.shape[0], axis=0))
+
+    def get_sources(self) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Kernels `[sources, ...]` and biases `[sources, slots]` (None without) of all sources."""
+        kernels = ops.convert_to_numpy(_joined(self.frozen_kernels, self.kernels))
+        if self.biases is None:
+            return kernels, None
+        return kernels, ops.convert_to_numpy(_joined(self.frozen_biases, self.biases))
+
+    def assign_sources(self, kernels: NDArray[Any], biases: NDArray[Any] | None = None) -> None:
+        """Sets kernels and biases of all sources, as `get_sources` gives them."""
+        _assign(self.frozen_kernels, self.kernels, kernels)
+        if self.biases is not None:
+            _assign(self.frozen_biases, self.biases, biases)
 
     def stored_filters(self) -> list[tuple[int, int]]:
         """`(source, slot)` of every filter that some task uses."""
@@ -305,7 +317,7 @@ class FilterSharing(keras.layers.Layer):
     @property
     def parameters_per_slot(self) -> int:
         """Weights and bias of one filter."""
-        return int(np.prod(self.kernels[0].shape[:-1])) + bool(self.biases)
+        return int(np.prod(self.kernels.shape[1:-1])) + (self.biases is not None)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -316,6 +328,19 @@ class FilterSharing(keras.layers.Layer):
             "frozen_tasks": self.frozen_tasks,
             "seed": self.seed,
         }
+
+
+def _joined(frozen: Any, learned: Any) -> Tensor:
+    """Frozen and trainable rows as one tensor."""
+    return ops.convert_to_tensor(learned.value) if frozen is None else ops.concatenate([frozen.value, learned.value])
+
+
+def _assign(frozen: Any, learned: Any, value: Any) -> None:
+    """Sets frozen and trainable rows from one array."""
+    count = 0 if frozen is None else frozen.shape[0]
+    if frozen is not None:
+        frozen.assign(value[:count])
+    learned.assign(value[count:])
 
 
 def check_task(task: Any, num_tasks: int) -> None:

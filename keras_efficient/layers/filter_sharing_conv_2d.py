@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_efficient.layers.filter_sharing import FilterSharing, check_count
+from keras_efficient.layers.filter_sharing_grouped import grouped_conv
 from keras_efficient.ops import context
 from keras_efficient.ops.macs import conv_macs, conv_output_length
 
@@ -33,11 +34,12 @@ class FilterSharingConv2D(FilterSharing):
 
     Call arguments:
         inputs: `[B, H, W, C]`, channels last: the features of that task.
-        task: Index of the task, by keyword.
+        task: Index of the task, by keyword. With None all tasks are computed at once, as one grouped convolution: their
+            features lie side by side in the channels, `[B, H, W, T C]`, or are the same for all, `[B, H, W, C]`.
         training: Whether to train: decisions are sampled while searching.
 
     Returns:
-        `[B, H', W', filters]`.
+        `[B, H', W', filters]`; `[B, H', W', T filters]` for all tasks.
     """
 
     def __init__(
@@ -97,13 +99,22 @@ class FilterSharingConv2D(FilterSharing):
             bias_constraint=self.bias_constraint,
         )
 
-    def call(self, inputs: Tensor, task: int = 0, training: bool | None = None) -> Tensor:
+    def call(self, inputs: Tensor, task: int | None = 0, training: bool | None = None) -> Tensor:
         kernel, bias = self.task_weights(task, training)
-        y = ops.conv(inputs, kernel, self.strides, self.padding, "channels_last", self.dilation_rate)
+        if task is None:  # [T, h, w, C, filters] to [h, w, C, T * filters]
+            kernel = ops.reshape(ops.transpose(kernel, (1, 2, 3, 0, 4)), (*kernel.shape[1:4], -1))
+            bias = None if bias is None else ops.reshape(bias, (-1,))
+        y = grouped_conv(inputs, kernel, self.strides, self.padding, self.dilation_rate)
         if context.is_recording() and None not in y.shape[1:3]:
-            macs = float(conv_macs(tuple(y.shape[1:3]), self.kernel_size, int(inputs.shape[-1]), self.filters))
+            pairs = int(kernel.shape[2]), int(kernel.shape[3])
+            macs = float(conv_macs(tuple(y.shape[1:3]), self.kernel_size, *pairs))
             context.record(self.name, macs, ops.full((1,), macs))
         return self.activation(y if bias is None else y + bias)
+
+    def compute_output_spec(self, inputs: Any, task: int | None = 0, training: bool | None = None) -> Any:
+        shape = self.compute_output_shape(inputs.shape)
+        filters = self.filters * (self.num_tasks if task is None else 1)
+        return keras.KerasTensor((*shape[:-1], filters), self.compute_dtype)
 
     def compute_output_shape(self, inputs_shape: Shape) -> tuple[int | None, ...]:
         sizes = [

@@ -36,36 +36,37 @@ def sampled_share(logits: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
 
 
 def sampled_source(logits: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
-    """Straight-through Gumbel-softmax over the first axis: exactly one source is 1 in each slot.
+    """Straight-through Gumbel-softmax over the sources: exactly one of them is 1 in each slot.
 
     Args:
-        logits: Scores `[sources, slots]`.
+        logits: Scores `[..., sources, slots]`.
         noise: Uniform in (0, 1), of the same shape.
         temperature: Above 0.
     """
     gumbel = -ops.log(-ops.log(noise))
-    soft = ops.softmax((ops.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT) + gumbel) / temperature, axis=0)
+    soft = ops.softmax((ops.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT) + gumbel) / temperature, axis=-2)
     return _straight_through(best_source(soft), soft)
 
 
-def best_source(scores: Tensor, axis: int = 0) -> Tensor:
-    """One-hot over an axis, the first of equals where scores tie."""
-    chosen = ops.one_hot(ops.argmax(scores, axis=axis), scores.shape[axis], axis=axis, dtype="float32")
-    return ops.stop_gradient(chosen)
+def best_source(scores: Tensor) -> Tensor:
+    """One-hot over the sources of scores `[..., sources, slots]`, the first of equals where they tie."""
+    chosen = ops.one_hot(ops.argmax(scores, axis=-2), scores.shape[-2], dtype="float32")
+    return ops.stop_gradient(ops.swapaxes(chosen, -1, -2))
 
 
-def expected_filters(probabilities: Tensor) -> Tensor:
-    """How many different filters a layer stores, on average over its slots.
+def filters_per_slot(selected: Tensor) -> Tensor:
+    """How many different filters a layer stores, a mean over its slots.
 
-        E = mean_j sum_s (1 - prod_t (1 - p[t, s, j]))
+        E = mean_j sum_s (1 - prod_t (1 - z[t, s, j]))
 
     Args:
-        probabilities: `[tasks, sources, slots]`, that task `t` fills slot `j` with source `s`; sums to 1 over sources.
+        selected: `[tasks, sources, slots]`, 1 where task `t` fills slot `j` with source `s`, or the probability of it;
+            sums to 1 over sources.
 
     Returns:
-        Scalar in [1, tasks] for decisions of zeros and ones, and in between on average.
+        Scalar in [1, tasks]; the expected number where decisions are drawn independently.
     """
-    unused = ops.prod(1.0 - probabilities, axis=0)
+    unused = ops.prod(1.0 - selected, axis=0)
     return ops.mean(ops.sum(1.0 - unused, axis=0))
 
 

@@ -1,5 +1,6 @@
 """`FilterSharingDense`: a dense layer whose units are shared by tasks where that serves them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,11 +34,12 @@ class FilterSharingDense(FilterSharing):
 
     Call arguments:
         inputs: `[B, ..., C]`: the features of that task.
-        task: Index of the task, by keyword.
+        task: Index of the task, by keyword. With None all tasks are computed at once: their features lie side by side,
+            `[B, ..., T C]`, or are the same for all, `[B, ..., C]`.
         training: Whether to train: decisions are sampled while searching.
 
     Returns:
-        `[B, ..., units]`.
+        `[B, ..., units]`; `[B, ..., T units]` for all tasks.
     """
 
     def __init__(
@@ -86,16 +88,25 @@ class FilterSharingDense(FilterSharing):
             bias_constraint=self.bias_constraint,
         )
 
-    def call(self, inputs: Tensor, task: int = 0, training: bool | None = None) -> Tensor:
+    def call(self, inputs: Tensor, task: int | None = 0, training: bool | None = None) -> Tensor:
         kernel, bias = self.task_weights(task, training)
         if context.is_recording() and None not in inputs.shape[1:-1]:
-            positions = 1
-            for size in inputs.shape[1:-1]:
-                positions *= int(size)
-            macs = positions * float(dense_macs(int(inputs.shape[-1]), self.units))
+            tasks = self.num_tasks if task is None else 1
+            macs = tasks * math.prod(inputs.shape[1:-1]) * float(dense_macs(int(kernel.shape[-2]), self.units))
             context.record(self.name, macs, ops.full((1,), macs))
-        y = ops.matmul(inputs, kernel)
+        if task is None:
+            bias = None if bias is None else ops.reshape(bias, (-1,))
+            tasks = 1 if inputs.shape[-1] == kernel.shape[1] else self.num_tasks
+            x = ops.reshape(inputs, (*ops.shape(inputs)[:-1], tasks, kernel.shape[1]))
+            y = ops.einsum("...tc,tcu->...tu" if tasks > 1 else "...sc,tcu->...tu", x, kernel)
+            y = ops.reshape(y, (*ops.shape(inputs)[:-1], self.num_tasks * self.units))
+        else:
+            y = ops.matmul(inputs, kernel)
         return self.activation(y if bias is None else y + bias)
+
+    def compute_output_spec(self, inputs: Any, task: int | None = 0, training: bool | None = None) -> Any:
+        units = self.units * (self.num_tasks if task is None else 1)
+        return keras.KerasTensor((*inputs.shape[:-1], units), self.compute_dtype)
 
     def compute_output_shape(self, inputs_shape: Shape) -> tuple[int | None, ...]:
         return (*inputs_shape[:-1], self.units)

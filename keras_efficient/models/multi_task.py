@@ -1,5 +1,6 @@
 """`MultiTask`: one network per task over filters that the tasks share where that serves them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +11,8 @@ from numpy.typing import NDArray
 
 from keras_efficient.layers.filter_sharing import FilterSharing
 from keras_efficient.layers.filter_sharing_normalization import TaskBatchNormalization
-from keras_efficient.models.task_networks import (
-    BY_TASK,
-    as_functional,
-    check_backbone,
-    plain_layer,
-    rebuilt,
-    shared_layer,
-)
+from keras_efficient.models.task_graphs import TaskGraphs
+from keras_efficient.models.task_networks import as_functional, check_backbone, plain_layer, rebuilt, shared_layer
 from keras_efficient.models.task_training import TaskTraining
 
 Tensor = Any
@@ -72,6 +67,11 @@ class MultiTask(TaskTraining):
         check_backbone(backbone)
         if not isinstance(heads, Mapping) or not heads or not all(isinstance(task, str) and task for task in heads):
             raise ValueError(f"Invalid value for argument `heads`. Expected heads by name of task. Received: {heads!r}")
+        if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", task) for task in heads):
+            raise ValueError(
+                "Invalid value for argument `heads`. Expected names of letters, digits, `_`, `.` and `-`. "
+                f"Received: {list(heads)}"
+            )
         if normalization not in NORMALIZATIONS:
             raise ValueError(
                 f"Invalid value for argument `normalization`. Expected one of {NORMALIZATIONS}. "
@@ -83,7 +83,6 @@ class MultiTask(TaskTraining):
         self.decision_rate = decision_rate
         self.frozen_tasks = frozen_tasks
         self.seed = seed
-        self._template = _Hidden(as_functional(backbone))
         options = {
             "num_tasks": len(self.tasks),
             "sharing": sharing,
@@ -104,22 +103,12 @@ class MultiTask(TaskTraining):
                 made[layer.name] = shared_layer(layer, normalization, options)
             return made[layer.name]
 
-        trunks = [
-            rebuilt(
-                self._template.value, layer_for, lambda layer, t=t: {"task": t} if isinstance(layer, BY_TASK) else {}
-            )
-            for t in range(len(self.tasks))
-        ]
+        self._graphs = TaskGraphs(as_functional(backbone), layer_for, self.tasks)
         self.body = list(made.values())
-        self.heads = [self._head(task, head, trunks[0]) for task, head in heads.items()]
+        self.heads = [self._head(task, head, self._graphs.trunk(0)) for task, head in heads.items()]
         for head in self.heads[:frozen_tasks]:
             head.trainable = False
-        self._networks = _Hidden(
-            [
-                keras.Model(trunk.input, head(trunk.output), name=task)
-                for trunk, head, task in zip(trunks, self.heads, self.tasks, strict=True)
-            ]
-        )
+        self._graphs.heads = list(self.heads)
         self.add_sharing_weights()
         self.built = True
 
@@ -138,7 +127,9 @@ class MultiTask(TaskTraining):
                     f"{tuple(features.shape)}"
                 )
             initializer = keras.initializers.GlorotUniform(seed=self.seed)
-            return keras.layers.Dense(head, name=f"head_{task}", kernel_initializer=initializer)
+            made = keras.layers.Dense(head, name=f"head_{task}", kernel_initializer=initializer)
+            made.build(features.shape)
+            return made
         try:
             if not head.built:
                 head.build(features.shape)
@@ -156,12 +147,12 @@ class MultiTask(TaskTraining):
     @property
     def inputs(self) -> list[Any]:
         """The symbolic inputs of the backbone."""
-        return list(self._networks.value[0].inputs)
+        return list(self._graphs.template.inputs)
 
     @property
     def input(self) -> Any:
         """The symbolic inputs of the backbone in the structure that it takes."""
-        return self._networks.value[0].input
+        return self._graphs.template.input
 
     @property
     def sharing_layers(self) -> list[FilterSharing]:  # type: ignore[override]
@@ -182,16 +173,17 @@ class MultiTask(TaskTraining):
 
     def network(self, task: str) -> keras.Model:
         """The Functional model of one task over the layers here; it changes as they are trained."""
-        return self._networks.value[self.task_index(task)]
+        return self._graphs.network(self.task_index(task))
 
     def head_units(self, task: str) -> int | None:
-        return self.network(task).output.shape[-1]
+        head = self.heads[self.task_index(task)]
+        return head.compute_output_shape(self._graphs.trunk(0).output.shape)[-1]
 
     def call(self, inputs: Tensor, training: bool | None = None, task: str | None = None) -> Any:
         """Outputs by task.
 
         Args:
-            inputs: The backbone's, `[B, ...]`, or a dictionary with those of each task.
+            inputs: The backbone's, `[B, ...]`; one image per task, `[B, T, ...]`; or a dictionary of inputs by task.
             training: As in Keras.
             task: Name of the only task to run.
 
@@ -203,7 +195,14 @@ class MultiTask(TaskTraining):
         if isinstance(inputs, Mapping) and set(inputs) & set(self.tasks):
             self.check_tasks("inputs", inputs)
             return {name: self.network(name)(x, training=training) for name, x in inputs.items()}
-        return {name: self.network(name)(inputs, training=training) for name in self.tasks}
+        if len(self.inputs) == 1 and len(inputs.shape) == len(self.inputs[0].shape) + 1:
+            if inputs.shape[1] != len(self.tasks):
+                raise ValueError(
+                    f"Invalid value for argument `inputs`. Expected one image for each of the {len(self.tasks)} tasks, "
+                    f"[batch, {len(self.tasks)}, ...]. Received: shape {tuple(inputs.shape)}"
+                )
+            return self._graphs.own_images(inputs, training)
+        return self._graphs.all_tasks(inputs, training)
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, Any]:
         return {task: self.network(task).compute_output_shape(input_shape) for task in self.tasks}
@@ -272,7 +271,7 @@ class MultiTask(TaskTraining):
                 copies[layer.name] = plain_layer(layer, made[layer.name], index)
             return copies[layer.name]
 
-        trunk = rebuilt(self._template.value, layer_for, lambda layer: {})
+        trunk = rebuilt(self._graphs.template, layer_for, lambda layer: {})
         head = self.heads[index]
         copy = type(head).from_config(head.get_config())
         outputs = copy(trunk.output)
@@ -317,7 +316,7 @@ class MultiTask(TaskTraining):
             "name": self.name,
             "trainable": self.trainable,
             "dtype": serialize(self.dtype_policy),
-            "backbone": serialize(self._template.value),
+            "backbone": serialize(self._graphs.template),
             "heads": {task: serialize(head) for task, head in zip(self.tasks, self.heads, strict=True)},
             "sharing": self.sharing,
             "normalization": self.normalization,
@@ -340,28 +339,24 @@ class MultiTask(TaskTraining):
         return cls(**config)
 
 
-class _Hidden:
-    """Keeps Keras from tracking models whose layers are tracked already."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
 def _carry_over(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     """The weights of a layer for `T` tasks to one for `T + 1`; what the new task begins with is the first source's."""
     if isinstance(old, FilterSharing):
         assert isinstance(new, FilterSharing)
-        for before, after in ((old.kernels, new.kernels), (old.biases, new.biases)):
-            for index, source in enumerate(after):
-                known = before[index] if index < len(before) else before[0]
-                source.assign(known.value)
+        weights = [None if known is None else _extended(known, new.num_sources) for known in old.get_sources()]
+        assert weights[0] is not None
+        new.assign_sources(weights[0], weights[1])
         sources = old.sources()
         new.set_sources(np.concatenate([sources, np.zeros((1, old.slots), "int64")]))
-        new.logits[-1].assign(ops.zeros_like(new.logits[-1].value))
+        new.logits.assign(ops.zeros_like(new.logits.value))
         new.phase = "shared"
     elif isinstance(old, TaskBatchNormalization):
         assert isinstance(new, TaskBatchNormalization)
-        for index, norm in enumerate(new.norms):
-            norm.set_weights(old.norms[min(index, len(old.norms) - 1)].get_weights())
+        new.set_rows([_extended(rows, new.num_tasks) for rows in old.get_rows()])
     else:
         new.set_weights(old.get_weights())
+
+
+def _extended(rows: NDArray[Any], count: int) -> NDArray[Any]:
+    """Rows followed by copies of the first, up to a number of them."""
+    return np.concatenate([rows, np.repeat(rows[:1], count - len(rows), axis=0)])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_efficient.layers.filter_sharing import FilterSharing
 from keras_efficient.layers.filter_sharing_conv_2d import FilterSharingConv2D
@@ -12,14 +13,30 @@ from keras_efficient.layers.filter_sharing_normalization import TaskBatchNormali
 
 Layer = Any
 Tensor = Any
-BY_TASK = (FilterSharing, TaskBatchNormalization)
+_EACH_CHANNEL = (
+    keras.layers.InputLayer,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.Add,
+    keras.layers.Multiply,
+    keras.layers.Dropout,
+    keras.layers.ZeroPadding2D,
+    keras.layers.UpSampling2D,
+)
 _WEIGHTS = ("initializer", "regularizer", "constraint")
 _OF_BOTH = ("name", "activation", "use_bias", *(f"{name}_{kind}" for kind in _WEIGHTS for name in ("kernel", "bias")))
 _OF_CONV = ("filters", "kernel_size", "strides", "padding", "dilation_rate", *_OF_BOTH)
 
 
 def rebuilt(
-    model: keras.Model, layer_for: Callable[[Layer], Layer], arguments: Callable[[Layer], dict[str, Any]]
+    model: keras.Model,
+    layer_for: Callable[[Layer], Layer],
+    arguments: Callable[[Layer], dict[str, Any]],
+    inputs: Any = None,
 ) -> keras.Model:
     """A model of the same graph with other layers in it; models inside the model are gone through as well.
 
@@ -27,6 +44,7 @@ def rebuilt(
         model: Functional or built Sequential.
         layer_for: The layer that takes the place of one; asked again for each call of it.
         arguments: Further keyword arguments of a new layer's call.
+        inputs: Symbolic inputs of other shapes, or None for those of the model.
     """
     functional = as_functional(model)
     inside = {layer.name: layer for layer in functional.layers if _is_graph(layer)}
@@ -34,14 +52,27 @@ def rebuilt(
     def call(layer: Layer, *args: Any, **kwargs: Any) -> Any:
         if layer.name in inside:
             return rebuilt(inside[layer.name], layer_for, arguments)(*args)
-        if isinstance(layer, BY_TASK):
+        if getattr(layer, "by_task", False):
             kwargs.pop("mask", None)  # of the batch normalisation that was there
         return layer(*args, **{**kwargs, **arguments(layer)})
 
     def clone(layer: Layer) -> Layer:
         return layer if layer.name in inside or isinstance(layer, keras.layers.InputLayer) else layer_for(layer)
 
-    return keras.models.clone_model(functional, clone_function=clone, call_function=call)
+    return keras.models.clone_model(functional, inputs, clone_function=clone, call_function=call)
+
+
+def computes_side_by_side(trunk: keras.Model) -> bool:
+    """Whether tasks can be computed at once with their features side by side in the channels.
+
+    That is so where every layer that does not know of tasks treats each channel by itself.
+    """
+    return all(
+        getattr(operation, "by_task", False)
+        or isinstance(operation, _EACH_CHANNEL)
+        or (_is_graph(operation) and computes_side_by_side(operation))
+        for operation in trunk.operations
+    )
 
 
 def as_functional(model: keras.Model) -> keras.Model:
@@ -88,14 +119,9 @@ def shared_layer(layer: Layer, normalization: str, options: dict[str, Any]) -> L
     elif type(layer) is keras.layers.Dense:
         made = FilterSharingDense(**{key: config[key] for key in _OF_BOTH}, units=layer.units, **policy, **options)
     elif type(layer) is keras.layers.BatchNormalization and normalization == "task":
-        skipped = ("name", "dtype", "trainable")
-        made = TaskBatchNormalization(
-            num_tasks=options["num_tasks"],
-            frozen_tasks=options["frozen_tasks"],
-            options={key: value for key, value in config.items() if key not in skipped},
-            name=layer.name,
-            **policy,
-        )
+        kept = ("name", "momentum", "epsilon", "center", "scale")
+        counts = {key: options[key] for key in ("num_tasks", "frozen_tasks")}
+        made = TaskBatchNormalization(**{key: config[key] for key in kept}, **policy, **counts)
     else:
         made = type(layer).from_config(config)
         if options["frozen_tasks"]:
@@ -110,13 +136,10 @@ def _build_like(made: Layer, layer: Layer) -> None:
     if not made.built:
         made.build(shape)
     if isinstance(made, FilterSharing) and not isinstance(layer, FilterSharing):
-        for source in made.kernels:
-            source.assign(layer.kernel.value)
-        for source in made.biases:
-            source.assign(layer.bias.value)
+        copies = [np.repeat(weight[None], made.num_sources, axis=0) for weight in layer.get_weights()]
+        made.assign_sources(copies[0], copies[1] if made.biases is not None else None)
     elif isinstance(made, TaskBatchNormalization) and not isinstance(layer, TaskBatchNormalization):
-        for norm in made.norms:
-            norm.set_weights(layer.get_weights())
+        made.set_rows([np.repeat(weight[None], made.num_tasks, axis=0) for weight in layer.get_weights()])
     else:
         made.set_weights(layer.get_weights())
 
@@ -137,10 +160,10 @@ def plain_layer(layer: Layer, made: Layer, task: int) -> Layer:
         plain.set_weights([to_numpy(kernel)] + ([] if bias is None else [to_numpy(bias)]))
         return plain
     if isinstance(made, TaskBatchNormalization):
-        norm = made.norms[task]
-        plain = keras.layers.BatchNormalization.from_config({**norm.get_config(), "name": made.name, "trainable": True})
-        plain.build(_input_shape(norm))
-        plain.set_weights(norm.get_weights())
+        options = {key: getattr(made, key) for key in ("momentum", "epsilon", "center", "scale")}
+        plain = keras.layers.BatchNormalization(**options, name=made.name, dtype=made.dtype_policy)
+        plain.build(_input_shape(made))
+        plain.set_weights([rows[task] for rows in made.get_rows()])
         return plain
     plain = type(made).from_config(made.get_config())
     if made.weights:

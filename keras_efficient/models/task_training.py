@@ -61,7 +61,7 @@ class TaskTraining(keras.Model):
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, weighted_metrics=masked, **kwargs)
         exclude = getattr(self.optimizer, "exclude_from_weight_decay", None)
         if exclude is not None and not self.optimizer.built:
-            exclude(var_list=[row for layer in self.sharing_layers for row in layer.logits])
+            exclude(var_list=[layer.logits for layer in self.sharing_layers if layer.logits is not None])
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -146,13 +146,13 @@ class TaskTraining(keras.Model):
 
     def sharing_loss(self) -> Tensor:
         """`strength (share_rate - target)^2 + price (1 - share_rate)`, with the coefficients that a callback set."""
-        rate = self.expected_share_rate()
+        rate = self.current_share_rate()
         return self.share_strength * ops.square(rate - self.share_target) + self.private_price * (1.0 - rate)
 
-    def expected_share_rate(self) -> Tensor:
-        """1 where all tasks use the same filters, 0 where each has its own, by parameters; expected while searching."""
+    def current_share_rate(self) -> Tensor:
+        """1 where all tasks use the same filters, 0 where each has its own, by parameters; has a gradient in search."""
         sizes = [layer.parameters_per_slot * layer.slots for layer in self.sharing_layers]
-        filters = sum(size * layer.expected_filters() for size, layer in zip(sizes, self.sharing_layers, strict=True))
+        filters = sum(size * layer.filters_per_slot() for size, layer in zip(sizes, self.sharing_layers, strict=True))
         return share_rate(filters / sum(sizes), len(self.tasks))
 
     def _complete(self, y: Any, y_pred: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:

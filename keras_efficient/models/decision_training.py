@@ -1,0 +1,61 @@
+"""Learning what tasks share while the weights stand still: the upper level of bilevel training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from keras_efficient.models.multi_task import MultiTask
+
+
+class DecisionTraining:
+    """Passes over data in which only the decisions of a compiled `MultiTask` network are trained.
+
+    Args:
+        model: The network; its losses are used.
+        learning_rate: Of an Adam optimizer of its own, which goes on from pass to pass.
+    """
+
+    def __init__(self, model: MultiTask, learning_rate: float) -> None:
+        self._layers = model.sharing_layers
+        self._trainer = _Decisions(model)
+        jit = getattr(model, "jit_compile", False)
+        self._trainer.compile(keras.optimizers.Adam(learning_rate), jit_compile=jit)
+
+    def run(self, data: Any) -> None:
+        """One pass over `(x, y)`, or a dataset of such batches."""
+        for layer in self._layers:
+            layer.learning.assign(1.0)
+        x, y = data if isinstance(data, tuple) else (data, None)
+        self._trainer.fit(x, y, verbose=0)
+        for layer in self._layers:
+            layer.learning.assign(0.0)
+
+
+class _Decisions(keras.Model):
+    """The same network with nothing trainable but decisions."""
+
+    def __init__(self, model: MultiTask) -> None:
+        super().__init__()
+        self.model = model
+        self.built = True
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        return [layer.logits for layer in self.model.sharing_layers if layer.logits is not None]
+
+    @property
+    def non_trainable_variables(self) -> list[Any]:
+        decisions = {id(row) for row in self.trainable_variables}
+        return [variable for variable in self.variables if id(variable) not in decisions]
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self.model(inputs, training=training)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        return self.model.compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Mapping[str, Any]:
+        return {}
