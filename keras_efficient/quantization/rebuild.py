@@ -74,9 +74,8 @@ def nested(model: keras.Model) -> keras.Model:
         raise ValueError(
             f"Invalid value for argument `model`. Expected a model with one input. Received: {len(model.inputs)} inputs"
         )
-    max_bits = keras.Input((), dtype="int32", name="max_bits")
-    inputs, outputs = _rebuilt(model, lambda _: {"adaptive": False}, max_bits)
-    return keras.Model([inputs, max_bits], outputs, name=model.name)
+    inputs, outputs = _rebuilt(model, lambda _: {"adaptive": False}, with_max_bits=True)
+    return keras.Model(inputs, outputs, name=model.name)
 
 
 def _layers(model: keras.Model) -> list[MultiBitLayer]:
@@ -89,10 +88,15 @@ def _layers(model: keras.Model) -> list[MultiBitLayer]:
     return layers
 
 
-def _rebuilt(model: keras.Model, changes: Changes, max_bits: Any = None) -> tuple[Any, Any]:
+def _rebuilt(model: keras.Model, changes: Changes, with_max_bits: bool = False) -> tuple[Any, Any]:
     """Inputs and outputs of a copy whose multi-bit layers have their configuration changed, weights and all."""
     _layers(model)
     pairs: list[tuple[Any, Any]] = []
+    sources, results = list(model.inputs), list(model.outputs)
+    if with_max_bits:  # an input that nothing reads yet must lead to an output, or a functional model refuses it
+        sources.append(keras.Input((), dtype="int32", name="max_bits"))
+        results.append(keras.layers.Identity(dtype="int32")(sources[-1]))
+    fresh = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name) for tensor in sources]
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         more = changes(layer) if isinstance(layer, MultiBitLayer) else {}
@@ -101,18 +105,18 @@ def _rebuilt(model: keras.Model, changes: Changes, max_bits: Any = None) -> tupl
         return copy
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        if max_bits is not None and isinstance(layer, MultiBitLayer):
-            kwargs["max_bits"] = max_bits
+        if with_max_bits and isinstance(layer, MultiBitLayer):
+            kwargs["max_bits"] = fresh[-1]
         return layer(*args, **kwargs)
 
-    functional = keras.Model(model.inputs, model.outputs[0] if len(model.outputs) == 1 else model.outputs)
-    copy = keras.models.clone_model(functional, clone_function=clone, call_function=call)
+    whole = keras.Model(sources, results)
+    copy = keras.models.clone_model(whole, input_tensors=fresh, clone_function=clone, call_function=call)
     for old, new in pairs:
         if isinstance(old, MultiBitLayer):
             new.take_weights(old)
         else:
             new.set_weights(old.get_weights())
-    return single(copy.inputs), single(copy.outputs)
+    return single(fresh), single(list(copy.outputs)[: len(model.outputs)])
 
 
 def single(tensors: Any) -> Any:
