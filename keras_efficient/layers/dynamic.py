@@ -6,12 +6,13 @@ import keras
 from keras import ops
 
 from keras_efficient.cost.observe import sublayers
-from keras_efficient.layers.gates import budget_open, hard_gate, soft_gate
+from keras_efficient.layers.gates import budget_open, concrete_gate, hard_gate, soft_gate
 from keras_efficient.ops import context
 from keras_efficient.ops.macs import dense_macs
 
 Tensor = Any
-GATES = ("relu1", None)
+GATES = ("relu1", "binary_concrete", None)
+OPEN_BIAS = {"relu1": 0.9, "binary_concrete": 2.0}  # where gates begin: a binary concrete one is open at 88 %
 
 
 def dynamic_layers(model: keras.layers.Layer) -> "list[DynamicLayer]":
@@ -34,11 +35,13 @@ class DynamicLayer(keras.layers.Layer):
     where it starts, the layer trains for accuracy alone.
 
     Args:
-        gate: `"relu1"` for a gate net of its own, `S(x) = min(max(W GAP(x) + b, 0), 1)`, or None for none.
+        gate: `"relu1"` for a gate net of its own, `S(x) = min(max(W GAP(x) + b, 0), 1)`, decision and scale in one;
+            `"binary_concrete"` for one that decides and does not scale, `S(x) = 1` where `W GAP(x) + b > 0`, else 0,
+            with logistic noise and a temperature in training (`callbacks.GateSchedule` lowers it); None for none.
         gate_threshold: In [0, 1). A gate at or below it is shut.
         gate_leak: In [0, 1]. Slope of the gradient where the gate is shut or saturated.
         gate_kernel_initializer: For `W` `[channels, gates]`; default normal with standard deviation 0.01.
-        gate_bias_initializer: For `b` `[gates]`; default 0.9: open, but not saturated.
+        gate_bias_initializer: For `b` `[gates]`; default 0.9, or 2 for `"binary_concrete"`: open, but not saturated.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
@@ -62,7 +65,7 @@ class DynamicLayer(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if gate not in GATES:
-            raise ValueError(f"Invalid value for argument `gate`. Expected 'relu1' or None. Received: {gate!r}")
+            raise ValueError(f"Invalid value for argument `gate`. Expected one of {GATES}. Received: {gate!r}")
         if not 0 <= gate_threshold < 1:
             raise ValueError(
                 "Invalid value for argument `gate_threshold`. Expected a number in [0, 1). "
@@ -78,9 +81,13 @@ class DynamicLayer(keras.layers.Layer):
         self.gate_kernel_initializer = keras.initializers.get(
             gate_kernel_initializer or keras.initializers.RandomNormal(stddev=0.01)
         )
-        self.gate_bias_initializer = keras.initializers.get(gate_bias_initializer or keras.initializers.Constant(0.9))
+        self.gate_bias_initializer = keras.initializers.get(
+            gate_bias_initializer or keras.initializers.Constant(OPEN_BIAS.get(gate or "relu1"))
+        )
         self.gate_kernel: Any = None
         self.gate_bias: Any = None
+        self.gate_temperature: Any = None
+        self._gate_noise = keras.random.SeedGenerator() if gate == "binary_concrete" else None
         self._gate_macs = 0.0
         self._countable = False
 
@@ -90,6 +97,16 @@ class DynamicLayer(keras.layers.Layer):
             name="gate_kernel", shape=(channels, gates), initializer=self.gate_kernel_initializer
         )
         self.gate_bias = self.add_weight(name="gate_bias", shape=(gates,), initializer=self.gate_bias_initializer)
+        if self.gate == "binary_concrete":
+            self.gate_temperature = self.add_weight(
+                name="gate_temperature",
+                shape=(),
+                dtype="float32",
+                initializer=keras.initializers.Constant(2 / 3),
+                trainable=False,
+                autocast=False,
+                aggregation="only_first_replica",
+            )
         self._gate_macs = float(dense_macs(channels, gates))
 
     def build_budget(self, countable: bool) -> None:
@@ -136,6 +153,13 @@ class DynamicLayer(keras.layers.Layer):
         """
         values = ops.matmul(self.pool_for_gate(x), self.gate_kernel) + self.gate_bias
         context.record(f"{self.name}/gate", self._gate_macs, ops.ones((1,)) * self._gate_macs)
+        if self.gate == "binary_concrete":
+            if training:
+                noise = _logistic(ops.shape(values), self._gate_noise)
+                opened = concrete_gate(values, noise, self.gate_temperature)
+            else:
+                opened = ops.cast(values > 0, "float32")
+            return ops.cast(opened, values.dtype), opened
         if training:
             opened = budget_open(values, self.gate_threshold, self.budget_coefficient)
             return soft_gate(values, self.gate_threshold, self.gate_leak), opened
@@ -171,3 +195,9 @@ class DynamicLayer(keras.layers.Layer):
             "gate_kernel_initializer": keras.initializers.serialize(self.gate_kernel_initializer),
             "gate_bias_initializer": keras.initializers.serialize(self.gate_bias_initializer),
         }
+
+
+def _logistic(shape: Any, seed: Any) -> Tensor:
+    """Standard logistic noise."""
+    uniform = keras.random.uniform(shape, 1e-6, 1 - 1e-6, dtype="float32", seed=seed)
+    return ops.log(uniform) - ops.log(1.0 - uniform)

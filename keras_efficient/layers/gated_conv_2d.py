@@ -41,7 +41,7 @@ class GatedConv2D(DynamicLayer):
         dilation_rate: One integer or two; strides must be 1 where it is not 1.
         activation: None, `"linear"`, `"relu"` or `"relu6"`; the gates scale after it.
         use_bias: Whether the convolution has a bias.
-        gate: `"relu1"`, or None for a convolution that only listens to `input_gate`.
+        gate: `"relu1"`, `"binary_concrete"`, or None for a convolution that only listens to `input_gate`.
         return_gate: Whether to return `(y, g)` instead of `y`.
         batch_normalization: Whether to normalise between convolution and activation.
         momentum: Of the batch normalisation's moving statistics.

@@ -1,6 +1,7 @@
-"""The pure mathematics of gates: a bounded value that is scale and decision at once, and how gradients pass it.
+"""The pure mathematics of gates, and how gradients pass them.
 
-ReLU-1 gates are those of LC-Net (Xia et al., "Fully Dynamic Inference with Deep Neural Networks"): 0 skips, a value in
+Binary concrete gates are decisions alone. ReLU-1 gates are those of LC-Net (Xia et al., "Fully Dynamic Inference with
+Deep Neural Networks"): 0 skips, a value in
 (0, 1] is executed and scales the result.
 """
 
@@ -32,6 +33,21 @@ def soft_gate(values: Tensor, threshold: float, leak: float) -> Tensor:
     moves = ops.cast(ops.logical_and(gate > 0, values <= 1), gate.dtype)
     slope = ops.stop_gradient(moves + leak * (1.0 - moves))
     return gate + slope * (values - ops.stop_gradient(values))
+
+
+def concrete_gate(values: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
+    """1 where `values + noise > 0`, else 0, in float32, with the gradient of `sigmoid((values + noise) / temperature)`.
+
+    Args:
+        values: Logits of the gates.
+        noise: Logistic noise of the same shape.
+        temperature: The lower, the narrower the band of logits that a gradient reaches.
+
+    The straight-through form of Maddison et al., "The Concrete Distribution", ICLR 2017.
+    """
+    noisy = ops.cast(values, "float32") + noise
+    soft = ops.sigmoid(noisy / temperature)
+    return ops.stop_gradient(ops.cast(noisy > 0, "float32")) + (soft - ops.stop_gradient(soft))
 
 
 def straight_through_open(gate: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class LayerGate(DynamicLayer):
     Args:
         layer: `F`: a Keras layer or model of one input and one output.
         shortcut: `"identity"`, None (a skipped input gives zeros), or a Keras layer, such as a projection.
-        **kwargs: `gate_threshold`, `gate_leak`, `gate_kernel_initializer` and `gate_bias_initializer` of
-            `DynamicLayer`, and the arguments of `keras.layers.Layer`.
+        **kwargs: `gate` (`"relu1"` or `"binary_concrete"`), `gate_threshold`, `gate_leak`, `gate_kernel_initializer`
+            and `gate_bias_initializer` of `DynamicLayer`, and the arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `[B, ..., C]`.
@@ -49,7 +49,7 @@ class LayerGate(DynamicLayer):
 
     def __init__(self, layer: keras.layers.Layer, shortcut: Any = "identity", **kwargs: Any) -> None:
         if kwargs.get("gate", "relu1") is None:
-            raise ValueError("Invalid value for argument `gate`. Expected 'relu1'. Received: None")
+            raise ValueError("Invalid value for argument `gate`. Expected 'relu1' or 'binary_concrete'. Received: None")
         super().__init__(**kwargs)
         if not isinstance(layer, keras.layers.Layer):
             raise ValueError(

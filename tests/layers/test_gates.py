@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_efficient.layers.gates import budget_open, hard_gate, relu1, soft_gate, straight_through_mask
+from keras_efficient.layers import GatedConv2D
+from keras_efficient.layers.gates import (
+    budget_open,
+    concrete_gate,
+    hard_gate,
+    relu1,
+    soft_gate,
+    straight_through_mask,
+)
 
 VALUES = np.asarray([-0.5, 0.0, 0.005, 0.02, 0.5, 1.0, 1.5], "float32")
 
@@ -54,3 +62,26 @@ def test_mask_passes_gradients_of_what_is_shut():
     mask = np.asarray([0, 1, 0, 1, 1, 0, 1], "float32")
     np.testing.assert_array_equal(straight_through_mask(VALUES, mask), VALUES * mask)
     np.testing.assert_array_equal(gradient(lambda v: straight_through_mask(v, mask), VALUES), np.ones(7))
+
+
+def test_concrete_gates_decide_hard_and_learn_soft():
+    noise, temperature = np.float32(0.25), 0.5
+    x = np.asarray([-2.0, -0.3, -0.2, 0.0, 1.0], "float32")
+    np.testing.assert_array_equal(concrete_gate(x, noise, temperature), [0, 0, 1, 1, 1])
+    soft = 1 / (1 + np.exp(-(x + noise) / temperature))
+    expected = soft * (1 - soft) / temperature
+    np.testing.assert_allclose(gradient(lambda v: concrete_gate(v, noise, temperature), x), expected, rtol=1e-5)
+
+
+def test_concrete_gates_are_open_as_often_as_their_probability():
+    keras.utils.set_random_seed(0)
+    layer = GatedConv2D(4000, 1, gate="binary_concrete", gate_bias_initializer=keras.initializers.Constant(-0.5))
+    x = np.zeros((5, 2, 2, 1), "float32")
+    layer.build(x.shape)
+    gate, opened = layer.gate_values(x, training=True)
+    np.testing.assert_array_equal(gate, opened)
+    assert set(np.unique(ops.convert_to_numpy(gate))) == {0, 1}
+    # 20,000 draws of probability sigmoid(-0.5): four standard errors are 0.014.
+    assert float(ops.mean(gate)) == pytest.approx(1 / (1 + np.exp(0.5)), abs=0.014)
+    shut, _ = layer.gate_values(x, training=False)
+    assert float(ops.max(shut)) == 0

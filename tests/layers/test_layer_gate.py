@@ -142,7 +142,10 @@ def test_configuration_keeps_every_argument():
     [
         (lambda: LayerGate("dense"), "`layer`. Expected a Keras layer or model. Received: 'dense'"),
         (lambda: LayerGate(keras.layers.Dense(3), "skip"), "`shortcut`. Expected 'identity', None or a Keras layer"),
-        (lambda: LayerGate(keras.layers.Dense(3), gate=None), "`gate`. Expected 'relu1'. Received: None"),
+        (
+            lambda: LayerGate(keras.layers.Dense(3), gate=None),
+            "`gate`. Expected 'relu1' or 'binary_concrete'. Received: None",
+        ),
         (
             lambda: LayerGate(keras.layers.Dense(3))(images(2, 4)),
             "`shortcut`. Expected the output shape of `layer`, (2, 3)",

@@ -78,6 +78,17 @@ def test_masked_and_skipped_agree(images, gates, depth):
     assert 0.05 * profile.macs < profile.expected_macs < 0.95 * profile.macs
 
 
+def test_concrete_gates_masked_and_skipped_agree(images):
+    keras.utils.set_random_seed(0)
+    network = spread(models.LCResNet(8, 4, input_shape=(16, 16, 3), gate="binary_concrete"))
+    masked = network.predict(images[:6], verbose=0)
+    with ops.skipping():
+        skipped = [keras.ops.convert_to_numpy(network(image[None], training=False)) for image in images[:6]]
+    np.testing.assert_allclose(np.concatenate(skipped), masked, rtol=1e-5, atol=1e-5)
+    found = models.gate_statistics(network, images)
+    assert {layer.scale for layer in found if layer.open_rate > 0} == {1.0}
+
+
 def test_shut_block_is_its_shortcut(images):
     network = models.LCResNet(8, 4, input_shape=(16, 16, 3), gate_bias_initializer="zeros")
     block = keras.Model(network.input, network.get_layer("block_1").output)
