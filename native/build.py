@@ -39,7 +39,12 @@ SANITIZE_VECTOR_GCC_FLAGS = ["--param", "asan-instrumentation-with-call-threshol
 # Flags by architecture and instruction set. Every aarch64 has NEON; a 32-bit arm is asked at run time.
 AVX512_FLAGS = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"]
 ISA_FLAGS: dict[str, dict[str, list[str]]] = {
-    "x86_64": {"avx2": ["-mavx2", "-mfma"], "avx512": AVX512_FLAGS, "avx512vnni": [*AVX512_FLAGS, "-mavx512vnni"]},
+    "x86_64": {
+        "avx2": ["-mavx2", "-mfma"],
+        "avx512": AVX512_FLAGS,
+        "avx512vnni": [*AVX512_FLAGS, "-mavx512vnni"],
+        "avx512bitalg": [*AVX512_FLAGS, "-mavx512vnni", "-mavx512vbmi", "-mavx512bitalg"],
+    },
     "aarch64": {"neon": [], "dotprod": ["-march=armv8.2-a+dotprod"]},
     "arm": {"neon": ["-march=armv7-a", "-mfpu=neon"]},
 }

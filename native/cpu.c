@@ -26,7 +26,8 @@ KeIsa ke_cpu_best_isa(void) {
                     (state & kZmmState) == kZmmState;
   if (!has_avx2) return KE_ISA_SCALAR;
   if (!has_avx512) return KE_ISA_AVX2;
-  return c7 & bit_AVX512VNNI ? KE_ISA_AVX512VNNI : KE_ISA_AVX512;
+  if (!(c7 & bit_AVX512VNNI)) return KE_ISA_AVX512;
+  return (c7 & bit_AVX512VBMI) && (c7 & bit_AVX512BITALG) ? KE_ISA_AVX512BITALG : KE_ISA_AVX512VNNI;
 }
 
 #elif defined(__aarch64__) && defined(__linux__)
@@ -58,7 +59,8 @@ static const struct {
   const char *name;
 } table[] = {
     {KE_ISA_SCALAR, "scalar"},         {KE_ISA_AVX2, "avx2"}, {KE_ISA_AVX512, "avx512"},
-    {KE_ISA_AVX512VNNI, "avx512vnni"}, {KE_ISA_NEON, "neon"}, {KE_ISA_NEON_DOTPROD, "neon_dotprod"},
+    {KE_ISA_AVX512VNNI, "avx512vnni"}, {KE_ISA_AVX512BITALG, "avx512bitalg"},
+    {KE_ISA_NEON, "neon"},             {KE_ISA_NEON_DOTPROD, "neon_dotprod"},
 };
 enum { kCount = sizeof(table) / sizeof(table[0]) };
 

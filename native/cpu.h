@@ -9,6 +9,7 @@ typedef enum KeIsa {
   KE_ISA_AVX2 = 1,          /* x86-64: AVX2 and FMA */
   KE_ISA_AVX512 = 2,        /* AVX-512 F, BW, DQ, VL */
   KE_ISA_AVX512VNNI = 3,    /* and VNNI; neither VBMI nor BITALG, which the first processors with VNNI lack */
+  KE_ISA_AVX512BITALG = 4,  /* and VBMI and BITALG: permutations of bytes, population counts of bytes and words */
   KE_ISA_NEON = 16,         /* 64-bit and 32-bit ARM: Advanced SIMD; 32-bit ones may lack the fused multiply-add */
   KE_ISA_NEON_DOTPROD = 17, /* 64-bit ARM: sdot and udot */
 } KeIsa;
@@ -19,7 +20,7 @@ typedef enum KeIsa {
 #define KE_NEON_FILES 1
 #endif
 
-enum { KE_MAX_ISAS = 4 };
+enum { KE_MAX_ISAS = 5 };
 
 /* What both the processor and the operating system support: scalar first, the best last. Returns how many. */
 int ke_cpu_isas(KeIsa isas[KE_MAX_ISAS]);
@@ -30,7 +31,7 @@ KeIsa ke_cpu_best_isa(void);
 /* Whether it is among them. */
 int ke_cpu_runs(KeIsa isa);
 
-/* "scalar", "avx2", "avx512", "avx512vnni", "neon" or "neon_dotprod". */
+/* "scalar", "avx2", "avx512", "avx512vnni", "avx512bitalg", "neon" or "neon_dotprod". */
 const char *ke_isa_name(KeIsa isa);
 
 /* Reads such a name; returns 0, or -1 when there is no such instruction set. */

@@ -182,5 +182,6 @@ multi_bit_conv_2d = register_op(
         output_shape=output_shape,
         cost=cost,
         example=example,
+        tolerance=0.06,
     )
 )

@@ -79,6 +79,7 @@ multi_bit_conv_2d_int8 = register_op(
         output_shape=output_shape,
         cost=cost,
         example=example,
+        tolerance=0.08,
         output_dtype="int8",
     )
 )

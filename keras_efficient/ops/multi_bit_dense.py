@@ -86,5 +86,6 @@ multi_bit_dense = register_op(
         output_shape=output_shape,
         cost=cost,
         example=example,
+        tolerance=0.02,
     )
 )

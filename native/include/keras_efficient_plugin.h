@@ -63,7 +63,8 @@ struct KeInit {
   const uint8_t *attributes;
   size_t attributes_bytes;
   int32_t version;   /* of the op, as the file says; already checked against KeOp.version */
-  const char *isa;   /* best instruction set that kernels may use: "scalar", "avx2", "avx512", "avx512vnni", "neon" or "neon_dotprod" */
+  const char *isa;   /* best instruction set that kernels may use: "scalar", "avx2", "avx512", "avx512vnni", "avx512bitalg", "neon" or
+                        * "neon_dotprod" */
   int32_t weight_count;
   const KeTensor *weights; /* constants, in the order of KeOp.arguments; the data stays valid until destroy */
   int (*get_int)(const KeInit *init, const char *key, int64_t minimum, int64_t maximum, int64_t *value);

@@ -77,21 +77,55 @@ void make_gated_conv_2d(OpModel *model, int is_composite) {
   finish_model(model, "ke.gated_conv_2d", entries, 7);
 }
 
+/* widths, bits, scales, levels and bias: every group has `bases` bases, all bits 0, scales 0.5, bias 1. */
+static void add_packed(OpModel *model, int groups, int group_size, int bases, int width_bits, int activation_bits, int outputs) {
+  uint8_t bytes[1024] = {0};
+  float values[256];
+  const int rows = groups * bases, widths[] = {(groups * width_bits + 7) / 8}, bits[] = {(rows * group_size + 7) / 8};
+  const int scales[] = {rows}, levels[] = {1 + activation_bits}, bias[] = {outputs};
+  add_weight(model, kKeTfLiteUInt8, 1, bits, bytes);
+  const int zeros = model->weights[--model->weight_count]; /* of the other stream first, which is all zeros */
+  for (int g = 0; g < groups; g++) {
+    for (int i = 0; i < width_bits; i++) bytes[(g * width_bits + i) / 8] |= (uint8_t)((bases >> i & 1) << ((g * width_bits + i) % 8));
+  }
+  add_weight(model, kKeTfLiteUInt8, 1, widths, bytes);
+  model->weights[model->weight_count++] = zeros;
+  fill(values, rows, 0.5f);
+  add_weight(model, kKeTfLiteFloat32, 1, scales, values);
+  fill(values, 4, 0.25f);
+  add_weight(model, kKeTfLiteFloat32, 1, levels, values);
+  fill(values, outputs, 1.0f);
+  add_weight(model, kKeTfLiteFloat32, 1, bias, values);
+}
+
 void make_multi_bit_dense(OpModel *model, int is_composite) {
   begin_model(model, is_composite);
   FakeSubgraph *graph = &model->runtime.subgraphs[0];
-  const int x[] = {1, 40}, bits[] = {19, 2, 2, 3}, scales[] = {19, 2, 2}, bias[] = {19}, y[] = {1, 19};
+  const int x[] = {1, 40}, max_bits[] = {1}, y[] = {1, 19};
   model->inputs[model->input_count++] = fake_tensor(graph, kKeTfLiteFloat32, 2, x, NULL);
-  uint8_t zeros[19 * 12] = {0};
-  float values[19 * 4];
-  add_weight(model, kKeTfLiteUInt8, 4, bits, zeros);
-  fill(values, 19 * 4, 0.5f);
-  add_weight(model, kKeTfLiteFloat32, 3, scales, values);
-  fill(values, 19, 1.0f);
-  add_weight(model, kKeTfLiteFloat32, 1, bias, values);
+  model->inputs[model->input_count++] = fake_tensor(graph, kKeTfLiteInt32, 1, max_bits, NULL);
+  add_packed(model, 19 * 2, 24, 2, 2, 0, 19);
   model->output = fake_tensor(graph, kKeTfLiteFloat32, 2, y, NULL);
-  FlexEntry entries[4] = {{.key = "activation"}, {.key = "group_size", .integer = 24}, {.key = "version", .integer = 1}};
-  finish_model(model, "ke.multi_bit_dense", entries, 3);
+  FlexEntry entries[8] = {{.key = "activation"}, {.key = "activation_bits"}, {.key = "bases", .integer = 2},
+                          {.key = "group_size", .integer = 24}, {.key = "version", .integer = 2}};
+  finish_model(model, "ke.multi_bit_dense", entries, 5);
+}
+
+void make_multi_bit_conv_2d(OpModel *model, int is_composite) {
+  begin_model(model, is_composite);
+  FakeSubgraph *graph = &model->runtime.subgraphs[0];
+  const int x[] = {1, 5, 4, 3}, max_bits[] = {1}, y[] = {1, 5, 4, 7};
+  model->inputs[model->input_count++] = fake_tensor(graph, kKeTfLiteFloat32, 4, x, NULL);
+  model->inputs[model->input_count++] = fake_tensor(graph, kKeTfLiteInt32, 1, max_bits, NULL);
+  add_packed(model, 7 * 9, 3, 1, 1, 1, 7);
+  model->output = fake_tensor(graph, kKeTfLiteFloat32, 4, y, NULL);
+  FlexEntry entries[16] = {{.key = "activation"}, {.key = "activation_bits", .integer = 1}, {.key = "bases", .integer = 1},
+                           {.key = "dilation_h", .integer = 1}, {.key = "dilation_w", .integer = 1},
+                           {.key = "group_size", .integer = 3}, {.key = "kernel_h", .integer = 3},
+                           {.key = "kernel_w", .integer = 3}, {.key = "order"}, {.key = "padding", .integer = 1},
+                           {.key = "stride_h", .integer = 1}, {.key = "stride_w", .integer = 1},
+                           {.key = "version", .integer = 1}};
+  finish_model(model, "ke.multi_bit_conv_2d", entries, 13);
 }
 
 void destroy_model(OpModel *model) {

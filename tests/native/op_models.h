@@ -24,6 +24,9 @@ void make_gated_conv_2d(OpModel *model, int is_composite);
 /* x [1, 40], 24 weights a group, two bases, 19 outputs; all bits 0, scales 0.5, bias 1. */
 void make_multi_bit_dense(OpModel *model, int is_composite);
 
+/* x [1, 5, 4, 3] in levels 0 and 0.5, 3x3, pixelwise groups of one basis, "same", 7 outputs; bits, scales and bias as above. */
+void make_multi_bit_conv_2d(OpModel *model, int is_composite);
+
 /* Points the node at these attributes, which are copied. */
 void set_attributes(OpModel *model, const uint8_t *bytes, size_t size);
 

@@ -88,7 +88,7 @@ def test_result_and_macs(library: str, case: str, form: str, threads: int) -> No
     for batch in (1, 4, 2):
         inputs = op.example(rng, batch)
         before = stats.executed_macs
-        np.testing.assert_allclose(run(runner, *inputs), op.expected(*inputs), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(run(runner, *inputs), op.expected(*inputs), rtol=1e-4, atol=op.tolerance)
         assert stats.executed_macs - before == op.macs(*inputs)
     assert (stats.kernel_calls, stats.claimed_ops) == (3, 1)
 
@@ -96,11 +96,18 @@ def test_result_and_macs(library: str, case: str, form: str, threads: int) -> No
 def _processor_has() -> set[str]:
     flags = set(pathlib.Path("/proc/cpuinfo").read_text().split())
     avx512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
-    needs = {"scalar": set(), "avx2": {"avx2", "fma"}, "avx512": avx512, "avx512vnni": avx512 | {"avx512_vnni"}}
+    vnni = avx512 | {"avx512_vnni"}
+    needs = {
+        "scalar": set(),
+        "avx2": {"avx2", "fma"},
+        "avx512": avx512,
+        "avx512vnni": vnni,
+        "avx512bitalg": vnni | {"avx512vbmi", "avx512_bitalg"},
+    }
     return {isa for isa, needed in needs.items() if needed <= flags}
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "avx512vnni"])
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "avx512vnni", "avx512bitalg"])
 @pytest.mark.parametrize("case", CASES)
 def test_every_instruction_set(library: str, case: str, isa: str) -> None:
     op = CASES[case]()
@@ -111,7 +118,7 @@ def test_every_instruction_set(library: str, case: str, isa: str) -> None:
         return
     runner = interpreter(model, library, isa=isa)
     inputs = op.example(np.random.default_rng(1))
-    np.testing.assert_allclose(run(runner, *inputs), op.expected(*inputs), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run(runner, *inputs), op.expected(*inputs), rtol=1e-4, atol=op.tolerance)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -119,7 +126,7 @@ def test_composite_runs_without_the_delegate(case: str) -> None:
     op = CASES[case]()
     runner = interpreter(tiny_models.single_op_model(op, "composite"), None)
     inputs = op.example(np.random.default_rng(2), 3)
-    np.testing.assert_allclose(run(runner, *inputs), op.expected(*inputs), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run(runner, *inputs), op.expected(*inputs), rtol=1e-4, atol=op.tolerance)
 
 
 @pytest.mark.parametrize("form", ["custom", "composite"])
@@ -152,7 +159,7 @@ def test_refused_composite_stays_on_its_decomposition(library: str, overrides: d
     runner = interpreter(tiny_models.single_op_model(op, "composite", **overrides), library)
     assert "DELEGATE" not in op_names(runner)
     inputs = op.example(np.random.default_rng(4))
-    np.testing.assert_allclose(run(runner, *inputs), op.expected(*inputs), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run(runner, *inputs), op.expected(*inputs), rtol=1e-4, atol=op.tolerance)
 
 
 def test_unused_decomposition_costs_nothing(library: str) -> None:

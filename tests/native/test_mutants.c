@@ -110,7 +110,8 @@ int main(int argc, char **argv) {
     uint64_t random = (uint64_t)seed * 2654435761u + 1;
     for (int i = 0; i < 3; i++) random_bits(&random);
     OpModel model;
-    (seed % 2 == 0 ? make_gated_conv_2d : make_multi_bit_dense)(&model, seed / 2 % 2);
+    void (*const makers[])(OpModel *, int) = {make_gated_conv_2d, make_multi_bit_dense, make_multi_bit_conv_2d};
+    makers[seed % 3](&model, seed / 3 % 2);
     for (int change = random_below(&random, 3); change >= 0; change--) {
       switch (random_below(&random, 5)) {
         case 0:

@@ -33,11 +33,17 @@ ENVIRONMENT = {
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
 HARNESS = ["fake_runtime.c", "op_models.c"]
-ARGUMENTS = {"test_gated_conv_2d_kernel": ["30"], "test_gated_conv_2d_int8_kernel": ["30"]}  # random cases
+# random cases
+ARGUMENTS = {
+    "test_gated_conv_2d_kernel": ["30"],
+    "test_gated_conv_2d_int8_kernel": ["30"],
+    "test_multi_bit_conv_2d_kernel": ["30"],
+}
 PROGRAMS = {
     "test_attributes": [],
     "test_thread_pool": [],
     "test_multi_bit_dense_kernel": [],
+    "test_multi_bit_conv_2d_kernel": [],
     "test_gated_conv_2d_kernel": [],
     "test_gated_conv_2d_int8_kernel": [],
     "test_delegate": HARNESS,

@@ -108,6 +108,11 @@ class OpCase:
     output_shape: tuple[int, ...]
     weights: dict[str, np.ndarray]
     attributes: dict[str, int]
+    tolerance: typing.ClassVar[float] = 1e-4
+
+    def input_type(self, name: str) -> int:
+        """The element type of an input."""
+        return int(INT32 if name == "max_bits" else FLOAT32)
 
     def decompose(self, graph: Graph, inputs: list[int], output: int) -> None:
         """The same with builtin operators."""
@@ -139,7 +144,7 @@ def add_op(
         return operator
     decomposition = model.graph(f"decomposition_{len(model.model.subgraphs)}")
     index = len(model.model.subgraphs) - 1
-    inner = [decomposition.tensor(n, s) for n, s in case.input_shapes.items()]
+    inner = [decomposition.tensor(n, s, case.input_type(n)) for n, s in case.input_shapes.items()]
     inner_output = decomposition.tensor("y", case.output_shape)
     weights = [decomposition.tensor(n, w.shape, _weight_type(w), w) for n, w in case.weights.items()]
     case.decompose(decomposition, inner, inner_output)
@@ -159,7 +164,7 @@ def single_op_model(case: OpCase, form: str, **overrides: Any) -> bytes:
     """A file whose only operator is the op."""
     model = Model()
     main = model.graph("main")
-    inputs = [main.tensor(n, s) for n, s in case.input_shapes.items()]
+    inputs = [main.tensor(n, s, case.input_type(n)) for n, s in case.input_shapes.items()]
     output = main.tensor("output", case.output_shape)
     main.subgraph.inputs, main.subgraph.outputs = inputs, [output]
     add_op(model, main, case, inputs, output, form, **overrides)
@@ -171,7 +176,7 @@ def branch_model(case: OpCase, form: str) -> bytes:
     model = Model()
     main = model.graph("main")
     condition = main.tensor("condition", (), BOOL)
-    inputs = [main.tensor(n, s) for n, s in case.input_shapes.items()]
+    inputs = [main.tensor(n, s, case.input_type(n)) for n, s in case.input_shapes.items()]
     output = main.tensor("output", case.output_shape)
     main.subgraph.inputs, main.subgraph.outputs = [condition, *inputs], [output]
     options = schema.IfOptionsT()
@@ -179,7 +184,7 @@ def branch_model(case: OpCase, form: str) -> bytes:
     main.operator(schema.BuiltinOperator.IF, [condition, *inputs], [output], schema.BuiltinOptions.IfOptions, options)
     branches = [model.graph("then"), model.graph("else")]
     for graph, factor in zip(branches, (None, 2.0), strict=True):
-        arguments = [graph.tensor(n, s) for n, s in case.input_shapes.items()]
+        arguments = [graph.tensor(n, s, case.input_type(n)) for n, s in case.input_shapes.items()]
         result = graph.tensor("y", case.output_shape)
         graph.subgraph.inputs, graph.subgraph.outputs = list(arguments), [result]
         if factor is not None:
@@ -267,35 +272,50 @@ class GatedConv2D(OpCase):
 
 
 class MultiBitDense(OpCase):
-    """A small multi-bit dense layer with two bases and a last group that is partly unused."""
+    """A small multi-bit dense layer with up to two bases and a last group that is partly unused."""
+
+    tolerance = 0.05
 
     def __init__(
         self, inputs: int = 52, outputs: int = 37, group_size: int = 24, bases: int = 2, seed: int = 0
     ) -> None:
         rng = np.random.default_rng(seed)
         groups = -(-inputs // group_size)
+        widths = rng.integers(0, bases + 1, (outputs, groups))
+        self.signs = rng.choice([-1, 1], (outputs, groups, bases, group_size))
+        self.scales = rng.normal(size=(outputs, groups, bases)).astype(np.float32)
+        live = np.arange(bases) < widths[..., None]
+        self.scales[~live] = 0
+        width_bits = widths[..., None] >> np.arange(bases.bit_length()) & 1
         super().__init__(
             name="ke.multi_bit_dense",
-            input_shapes={"x": (1, inputs)},
+            input_shapes={"x": (1, inputs), "max_bits": (1,)},
             output_shape=(1, outputs),
             weights={
-                "bits": rng.integers(0, 256, (outputs, groups, bases, group_size // 8), np.uint8),
-                "scales": rng.normal(size=(outputs, groups, bases)).astype(np.float32),
+                "widths": np.packbits(width_bits.astype(bool).ravel(), bitorder="little"),
+                "bits": np.packbits(self.signs[live].ravel() < 0, bitorder="little"),
+                "scales": self.scales[live],
+                "levels": np.zeros(1, np.float32),
                 "bias": rng.normal(size=outputs).astype(np.float32),
             },
-            attributes={"group_size": group_size, "activation": 0},
+            attributes={
+                "version": 2,
+                "group_size": group_size,
+                "bases": bases,
+                "activation_bits": 0,
+                "activation": 0,
+            },
         )
 
     def example(self, rng: np.random.Generator, batch: int = 1) -> list[np.ndarray]:
-        """A random input."""
-        return [rng.normal(size=(batch, self.input_shapes["x"][1])).astype(np.float32)]
+        """A random input, and all bases."""
+        x = rng.normal(size=(batch, self.input_shapes["x"][1])).astype(np.float32)
+        return [x, np.full(batch, 8, np.int32)]
 
     def matrix(self) -> np.ndarray:
         """The weights as floats, [inputs, outputs]."""
-        bits, scales, _ = self.weights.values()
-        signs = 1.0 - 2.0 * np.unpackbits(bits, axis=-1, bitorder="little")
-        grouped = (signs * scales.astype(np.float64)[..., None]).sum(2)
-        return np.asarray(grouped.reshape(len(bits), -1)[:, : self.input_shapes["x"][1]].T)
+        grouped = (self.signs * self.scales.astype(np.float64)[..., None]).sum(2)
+        return np.asarray(grouped.reshape(len(grouped), -1)[:, : self.input_shapes["x"][1]].T)
 
     def expected(self, *inputs: np.ndarray) -> np.ndarray:
         y = inputs[0].astype(np.float64) @ self.matrix() + self.weights["bias"]
@@ -310,4 +330,4 @@ class MultiBitDense(OpCase):
         weights = graph.tensor("matrix", matrix.shape, FLOAT32, matrix)
         kind = schema.BuiltinOptions.FullyConnectedOptions
         options = schema.FullyConnectedOptionsT()
-        graph.operator(schema.BuiltinOperator.FULLY_CONNECTED, [*inputs, weights, bias], [output], kind, options)
+        graph.operator(schema.BuiltinOperator.FULLY_CONNECTED, [inputs[0], weights, bias], [output], kind, options)

@@ -148,9 +148,14 @@ static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, flo
   for (; block < end; block++) run_blocks(plan, (size_t)block, 1, y);
 }
 
+static int32_t lanes(const KeMultiBitDensePlan *plan) {
+  (void)plan;
+  return kLanes;
+}
+
 const KeMultiBitDensePath ke_multi_bit_dense_avx2 = {
     .isa = KE_ISA_AVX2,
-    .lanes = kLanes,
+    .lanes = lanes,
     .task_macs = 1000000,
     .weight_bytes = weight_bytes,
     .sample_bytes = sample_bytes,

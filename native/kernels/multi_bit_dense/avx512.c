@@ -31,7 +31,7 @@ static size_t sample_bytes(const KeMultiBitDensePlan *plan) {
 }
 
 static void pack(KeMultiBitDensePlan *plan) {
-  const KeMultiBitDenseShape *shape = &plan->shape;
+  const KeExpandedShape *shape = &plan->shape;
   const size_t words = words_per_group(plan), vectors = vectors_per_block(plan), group_bytes = (size_t)shape->group_size / 8;
   uint32_t *bits = plan->weights;
   float *scales = (float *)(bits + word_count(plan));
@@ -129,9 +129,14 @@ static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, flo
   for (; block < end; block++) run_blocks(plan, (size_t)block, 1, y);
 }
 
+static int32_t lanes(const KeMultiBitDensePlan *plan) {
+  (void)plan;
+  return kLanes;
+}
+
 const KeMultiBitDensePath ke_multi_bit_dense_avx512 = {
     .isa = KE_ISA_AVX512,
-    .lanes = kLanes,
+    .lanes = lanes,
     .task_macs = 2000000,
     .weight_bytes = weight_bytes,
     .sample_bytes = sample_bytes,

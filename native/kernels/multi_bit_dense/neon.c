@@ -61,7 +61,7 @@ static const float *packed_scales(const KeMultiBitDensePlan *plan) {
 }
 
 static void pack(KeMultiBitDensePlan *plan) {
-  const KeMultiBitDenseShape *shape = &plan->shape;
+  const KeExpandedShape *shape = &plan->shape;
   const size_t words = words_per_group(plan), bases = (size_t)shape->bases, group_bytes = (size_t)shape->group_size / 8;
   uint8_t *bits = plan->weights;
   float *scales = (float *)(void *)(bits + word_count(plan) * kLanes * 2);
@@ -232,9 +232,14 @@ static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, flo
   }
 }
 
+static int32_t lanes(const KeMultiBitDensePlan *plan) {
+  (void)plan;
+  return kLanes;
+}
+
 const KeMultiBitDensePath ke_multi_bit_dense_neon = {
     .isa = KE_ISA_NEON,
-    .lanes = kLanes,
+    .lanes = lanes,
     .task_macs = 400000,
     .weight_bytes = weight_bytes,
     .sample_bytes = sample_bytes,

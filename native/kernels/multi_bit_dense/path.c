@@ -2,6 +2,7 @@
 
 static const KeMultiBitDensePath *const best_first[] = {
 #if defined(__x86_64__)
+    &ke_multi_bit_dense_avx512bitalg,
     &ke_multi_bit_dense_avx512,
     &ke_multi_bit_dense_avx2,
 #elif defined(KE_NEON_FILES)

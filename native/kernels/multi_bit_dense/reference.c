@@ -28,7 +28,7 @@ static float signed_sum(const uint8_t *bits, const float *x, int32_t count) {
 }
 
 static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, float *y) {
-  const KeMultiBitDenseShape *shape = &plan->shape;
+  const KeExpandedShape *shape = &plan->shape;
   const size_t group_bytes = (size_t)shape->group_size / 8;
   for (int32_t o = first; o < end; o++) {
     float sum = plan->bias[o];
@@ -44,9 +44,14 @@ static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, flo
   }
 }
 
+static int32_t lanes(const KeMultiBitDensePlan *plan) {
+  (void)plan;
+  return 1;
+}
+
 const KeMultiBitDensePath ke_multi_bit_dense_reference = {
     .isa = KE_ISA_SCALAR,
-    .lanes = 1,
+    .lanes = lanes,
     .task_macs = 20000,
     .weight_bytes = weight_bytes,
     .sample_bytes = sample_bytes,

@@ -67,9 +67,14 @@ static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, flo
   }
 }
 
+static int32_t lanes(const KeMultiBitDensePlan *plan) {
+  (void)plan;
+  return 1;
+}
+
 const KeMultiBitDensePath ke_multi_bit_dense_table = {
     .isa = KE_ISA_SCALAR,
-    .lanes = 1,
+    .lanes = lanes,
     .task_macs = 400000,
     .weight_bytes = weight_bytes,
     .sample_bytes = sample_bytes,

@@ -1,0 +1,167 @@
+/* What the files of this folder share. Nothing outside includes it, but tests.
+ *
+ * Outputs are computed in blocks of 64, a lane of 32 bits for each. The weights of a block are a list of records that go
+ * with places in a padded image of what the inputs were made into, its cells: for popcounts the bits of all channels, plane
+ * by plane; for tables 64 bytes for 16 channels. Records are in the order basis, plane, tap, channels; those in which no
+ * output has a basis are left out, and `max_bits` ends the list early. */
+#ifndef KE_MULTI_BIT_CONV_2D_INTERNAL_H_
+#define KE_MULTI_BIT_CONV_2D_INTERNAL_H_
+
+#include <math.h>
+#include <string.h>
+
+#include "multi_bit_conv_2d.h"
+
+enum { KE_BLOCK = 64, KE_LANES = 16, KE_MOST_PIXELS = 8, KE_MOST_LEVELS = 8, KE_CHUNK = 16, KE_TABLE = 64 };
+
+/* Some pixels of one block of outputs.
+ *
+ * A popcount record: 32 channels of one tap; u32 bits[lanes], then int16 scales[lanes][2] for the lower and upper half.
+ *   acc[lane] += scales[lane][h] * popcount(half h of (bits[lane] ^ word at the place))
+ * A table record: two chunks of 16 channels; u32 indices[lanes], then u8 scales[lanes][4] of the first chunk and, unless
+ * they are `shared`, of the second one. Byte j of the indices holds one for the j-th four inputs of the first chunk in bits
+ * 2 to 5; after a rotation to the right by 4 bits, the second chunk's are there.
+ *   acc[lane] += scales[lane][j] * table_h[4 * index_h[lane][j] + j]
+ * Then y = min(high, max(low, base[lane] + multiplier[lane] * (float)acc)), rounded and int8 where `is_int8`. */
+typedef struct KeMultiBitTile {
+  const uint8_t *pixel[KE_MOST_PIXELS]; /* in the image */
+  const float *base[KE_MOST_PIXELS];
+  void *y[KE_MOST_PIXELS]; /* of the block's first output */
+  const float *multiplier;
+  const uint32_t *records;
+  const int32_t *places; /* bytes from the pixel: one for each popcount record, two for each table record */
+  int32_t count;         /* of records */
+  int32_t vectors;       /* lanes / 16: 1 to 4 */
+  int32_t pixels;        /* that differ: 1, or as many as the path takes */
+  int32_t outputs;       /* of the block that are real */
+  int32_t shared;
+  int32_t is_int8;
+  int32_t is_clamped; /* whether low and high are closer than what the type of y can hold */
+  float low, high;
+} KeMultiBitTile;
+
+typedef enum KeMultiBitFamily { KE_MULTI_BIT_EXACT, KE_MULTI_BIT_POPCOUNT, KE_MULTI_BIT_TABLE } KeMultiBitFamily;
+
+typedef struct KeMultiBitPath {
+  KeIsa isa;
+  KeMultiBitFamily family;
+  int32_t pixels; /* that a tile has, at most */
+  /* Makes cells of `width` pixels. */
+  void (*take_row)(const KeMultiBitConv2DPlan *plan, const void *x, int32_t width, uint8_t *cells);
+  void (*tile)(const KeMultiBitTile *tile);
+} KeMultiBitPath;
+
+typedef struct KeMultiBitBlock {
+  size_t data, places;                        /* where records and places begin */
+  int32_t vectors;
+  int32_t end[KE_MULTI_BIT_MAX_WIDTH + 1];    /* how many records have a basis below this */
+} KeMultiBitBlock;
+
+/* The levels of multi-bit inputs: x is below `steps[k]` unless its level is higher than the k-th. */
+typedef struct KeMultiBitLevels {
+  int32_t count; /* 2^bits */
+  int8_t integer[KE_MOST_LEVELS]; /* table: the level without its offset, in steps of `integer_scale` */
+  float integer_scale;
+  float value[KE_MOST_LEVELS];
+  uint32_t minus[KE_MOST_LEVELS]; /* bit j: d_j is -1 */
+  float step[KE_MOST_LEVELS];
+  int32_t integer_step[KE_MOST_LEVELS]; /* for int8 inputs: -128 to 128 */
+} KeMultiBitLevels;
+
+struct KeMultiBitConv2DPlan {
+  KeMultiBitConv2DShape shape;
+  KePackedWeights packed;
+  const KeMultiBitPath *path;
+  KeMultiBitLevels levels;
+  float gamma[4]; /* offset, then one for each plane */
+  int32_t taps, blocks, planes;
+  int32_t inner;  /* words of a plane, or chunks */
+  size_t cell;    /* bytes */
+  float *bias;    /* [outputs] */
+
+  /* popcount and table */
+  KeMultiBitBlock *block; /* [blocks] */
+  uint32_t *records;      /* 64-byte aligned */
+  size_t place_count;
+  int32_t *place_tap, *place_inner, *place; /* `place` once the size is known */
+  int32_t shared;
+  float *step;       /* [padded outputs]: what one step of an accumulator is worth, negative for popcounts */
+  double *inside;    /* [bases, taps, padded outputs]: what a tap inside the picture adds to the base */
+  double *outside;   /* the same for a tap outside; popcount only */
+  float *multiplier; /* [padded outputs] */
+
+  /* exact */
+  float *weights; /* [taps * channels, outputs] for `base_bits` */
+
+  int32_t sized;
+  int32_t batch, height, width;
+  int32_t output_height, output_width, pad_top, pad_left;
+  int32_t image_height, image_width;
+  int32_t row_classes, column_classes;
+  int32_t *row_class, *column_class; /* of an output's row, column */
+  int32_t *pixel_place, *pixel_base; /* of an output pixel: bytes in `image`, floats in `base` */
+  int32_t *row_range, *column_range; /* of a class: first tap inside and one past the last */
+  float *base;                       /* [row classes, column classes, padded outputs] */
+  float *constant, *slope;           /* of the same sizes: base = constant - slope * input_scale * zero_point */
+  int32_t base_bits;                 /* the max_bits that these were made for, or -1 */
+  uint8_t *image;                    /* 64-byte aligned */
+  void *integers;                    /* int8 or float32 of one sample, where x must be changed first */
+};
+
+extern const KeMultiBitPath ke_multi_bit_exact;
+extern const KeMultiBitPath ke_multi_bit_popcount_scalar;
+extern const KeMultiBitPath ke_multi_bit_table_scalar;
+#if defined(__x86_64__)
+extern const KeMultiBitPath ke_multi_bit_popcount_avx512bitalg;
+extern const KeMultiBitPath ke_multi_bit_table_avx512bitalg;
+#endif
+
+/* The best path of that family that needs no more than `isa`. */
+const KeMultiBitPath *ke_multi_bit_path(KeMultiBitFamily family, KeIsa isa);
+
+/* Which family computes these weights best there. */
+KeMultiBitFamily ke_multi_bit_family(const KeMultiBitConv2DShape *shape);
+
+/* Whether groups end only where chunks of 16 channels of a tap do. */
+int ke_multi_bit_chunked(const KeMultiBitConv2DShape *shape);
+
+/* weights.c: everything of the plan that depends on weights alone. -1 when out of memory. */
+int ke_multi_bit_pack(KeMultiBitConv2DPlan *plan);
+
+/* base.c: `base` and `multiplier` for max_bits and a sample's scale and zero point. */
+void ke_multi_bit_make_base(KeMultiBitConv2DPlan *plan, int32_t max_bits, float input_scale, int32_t zero_point);
+
+/* exact.c */
+void ke_multi_bit_exact_run(KeMultiBitConv2DPlan *plan, int32_t max_bits, const void *x, void *y,
+                            const KeParallel *parallel);
+
+/* The end of a tile of one pixel. */
+static inline void ke_store_scalar(const KeMultiBitTile *tile, const int32_t *sums) {
+  for (int32_t o = 0; o < tile->outputs; o++) {
+    const float scaled = (float)sums[o] * tile->multiplier[o];
+    float value = scaled + tile->base[0][o];
+    value = value > tile->low ? value : tile->low;
+    value = value < tile->high ? value : tile->high;
+    if (tile->is_int8) {
+      ((int8_t *)tile->y[0])[o] = (int8_t)rintf(value);
+    } else {
+      memcpy((uint8_t *)tile->y[0] + (size_t)o * sizeof(float), &value, sizeof(float));
+    }
+  }
+}
+
+/* Padded to whole vectors. */
+static inline size_t ke_padded_outputs(const KeMultiBitConv2DPlan *plan) {
+  return ((size_t)plan->shape.conv.out_channels + KE_LANES - 1) / KE_LANES * KE_LANES;
+}
+
+/* A table holds the sums of four times four inputs, every input with a sign: bit k of `signs` is 1 where the k-th is
+ * subtracted. The sum of signs 8 to 15 is that of their opposites, negated. It stands at 4 * index + j for the j-th four. */
+static inline uint32_t ke_table_index(uint32_t signs) {
+  const uint32_t negated = signs >> 3, kept = negated ? 15u - signs : signs;
+  return (kept & 3u) << 2 | negated << 1 | kept >> 2;
+}
+
+static inline uint32_t ke_rotate_left(uint32_t word, int by) { return by == 0 ? word : word << by | word >> (32 - by); }
+
+#endif

@@ -1,0 +1,319 @@
+/* Four weights at a time by table of bytes. For four inputs there are 16 signed sums, kept in 8 bits relative to the largest
+ * of their group; a permutation of bytes looks 64 of them up, and a product with ones adds four to a lane: 256
+ * multiply-accumulates in two instructions.
+ *
+ * A lane is a row: an output that has this basis in this group. Rows of a segment of outputs that have none are left out, so
+ * that they take no time: what the others give is spread over the outputs by masks. Weights are read in sequence:
+ *
+ *   [segment][group][basis][4 blocks of 16 rows][32 inputs][block][lane]   byte j of a lane: the index of the j-th four inputs
+ *                                                                          in bits 2 to 5, after a rotation of the next 16
+ *
+ * The largest sums of a group's four inputs are its unit, so a sum is off by at most 1/254 of it. */
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "internal.h"
+
+enum { kLanes = 16, kWord = 32, kTable = 64, kMostSegment = 512 };
+
+/* The rows of one segment, group and basis. */
+typedef struct Rows {
+  size_t data, scales; /* where they begin: vectors of 64 bytes, floats */
+  int32_t live;        /* how many outputs have one */
+} Rows;
+
+/* What `weights` begins with. */
+typedef struct Layout {
+  int32_t segment; /* outputs, a multiple of 16 */
+  size_t lists, data, scales, masks; /* bytes from `weights` on */
+  size_t total;
+} Layout;
+
+static int32_t segment_of(int32_t outputs) {
+  int32_t segments = (outputs - 1) / kMostSegment + 1;
+  if (segments == 1 && outputs >= 256) segments = 2; /* something to share between threads */
+  const int32_t each = (outputs - 1) / segments + 1;
+  return (each + kLanes - 1) / kLanes * kLanes;
+}
+
+static int32_t lanes(const KeMultiBitDensePlan *plan) { return segment_of(plan->packed.outputs); }
+
+static size_t words_of(const KePackedWeights *packed) { return ((size_t)packed->group_size + kWord - 1) / kWord; }
+
+static size_t list_index(const KePackedWeights *packed, int32_t segment, int32_t p, int32_t basis) {
+  return ((size_t)segment * (size_t)packed->groups + (size_t)p) * (size_t)packed->bases + (size_t)basis;
+}
+
+static int32_t outputs_of(const KePackedWeights *packed, int32_t segment, int32_t size) {
+  const int32_t left = packed->outputs - segment * size;
+  return left < size ? left : size;
+}
+
+static int has_basis(const KePackedWeights *packed, int32_t o, int32_t p, int32_t basis) {
+  return basis < packed->widths[(size_t)o * (size_t)packed->groups + (size_t)p];
+}
+
+static int32_t count_live(const KePackedWeights *packed, int32_t segment, int32_t size, int32_t p, int32_t basis) {
+  const int32_t first = segment * size, outputs = outputs_of(packed, segment, size);
+  int32_t live = 0;
+  for (int32_t o = first; o < first + outputs; o++) live += has_basis(packed, o, p, basis);
+  return live;
+}
+
+static Layout lay_out(const KeMultiBitDensePlan *plan) {
+  const KePackedWeights *packed = &plan->packed;
+  Layout layout = {.segment = segment_of(packed->outputs)};
+  const int32_t segments = (packed->outputs - 1) / layout.segment + 1;
+  const size_t lists = (size_t)segments * (size_t)packed->groups * (size_t)packed->bases;
+  size_t blocks = 0;
+  for (int32_t s = 0; s < segments; s++) {
+    for (int32_t p = 0; p < packed->groups; p++) {
+      for (int32_t i = 0; i < packed->bases; i++) {
+        blocks += (size_t)(count_live(packed, s, layout.segment, p, i) + kLanes - 1) / kLanes;
+      }
+    }
+  }
+  layout.lists = (sizeof(Layout) + 63) / 64 * 64;
+  layout.data = layout.lists + (lists * sizeof(Rows) + 63) / 64 * 64;
+  layout.scales = layout.data + blocks * words_of(packed) * kTable;
+  layout.masks = layout.scales + blocks * kLanes * sizeof(float);
+  layout.total = layout.masks + lists * (size_t)layout.segment / kLanes * sizeof(uint16_t);
+  return layout;
+}
+
+static size_t weight_bytes(const KeMultiBitDensePlan *plan) { return lay_out(plan).total; }
+
+/* Tables, then a unit for each group. */
+static size_t sample_bytes(const KeMultiBitDensePlan *plan) {
+  const size_t groups = (size_t)plan->packed.groups;
+  return groups * words_of(&plan->packed) * 2 * kTable + groups * sizeof(float);
+}
+
+static uint32_t index_of(uint32_t signs) {
+  const uint32_t negated = signs >> 3, kept = negated ? 15u - signs : signs;
+  return (kept & 3u) << 2 | negated << 1 | kept >> 2;
+}
+
+/* 32 signs of one row as two indices in each byte. */
+static uint32_t indices_of(uint32_t signs) {
+  uint32_t first = 0, second = 0;
+  for (int j = 0; j < 4; j++) {
+    first |= index_of(signs >> (4 * j) & 15u) << (8 * j + 2);
+    second |= index_of(signs >> (16 + 4 * j) & 15u) << (8 * j + 2);
+  }
+  return first | second << 4 | second >> 28;
+}
+
+/* Of the `place`-th live row of `live`: where its word of inputs goes, in lanes. Four blocks lie together. */
+static size_t lane_place(int32_t place, int32_t live, size_t words, size_t word) {
+  const int32_t blocks = (live + kLanes - 1) / kLanes, block = place / kLanes, first = block / 4 * 4;
+  const int32_t together = blocks - first < 4 ? blocks - first : 4;
+  const size_t vector = (size_t)first * words + word * (size_t)together + (size_t)(block - first);
+  return vector * kLanes + (size_t)(place % kLanes);
+}
+
+static void pack_row(const KePackedWeights *packed, size_t row, int32_t place, int32_t live, uint32_t *data) {
+  const size_t words = words_of(packed);
+  for (size_t word = 0; word < words; word++) {
+    const int32_t k = kWord * (int32_t)word, left = packed->group_size - k;
+    data[lane_place(place, live, words, word)] = indices_of(ke_packed_bits(packed, row, k, left < kWord ? left : kWord));
+  }
+}
+
+static void pack(KeMultiBitDensePlan *plan) {
+  const KePackedWeights *packed = &plan->packed;
+  const Layout layout = lay_out(plan);
+  uint8_t *memory = plan->weights;
+  memset(memory, 0, layout.total);
+  memcpy(memory, &layout, sizeof(layout));
+  Rows *lists = (Rows *)(void *)(memory + layout.lists);
+  uint32_t *data = (uint32_t *)(void *)(memory + layout.data);
+  float *scales = (float *)(void *)(memory + layout.scales);
+  uint16_t *masks = (uint16_t *)(void *)(memory + layout.masks);
+  size_t blocks = 0;
+  for (int32_t s = 0; s < plan->blocks; s++) {
+    for (int32_t p = 0; p < packed->groups; p++) {
+      for (int32_t i = 0; i < packed->bases; i++) {
+        const size_t list = list_index(packed, s, p, i);
+        const int32_t live = count_live(packed, s, layout.segment, p, i);
+        Rows *rows = &lists[list];
+        *rows = (Rows){blocks * words_of(packed), blocks * kLanes, live};
+        int32_t place = 0;
+        for (int32_t k = 0; k < outputs_of(packed, s, layout.segment); k++) {
+          const int32_t o = s * layout.segment + k;
+          if (!has_basis(packed, o, p, i)) continue;
+          const size_t row = packed->first[(size_t)o * (size_t)packed->groups + (size_t)p] + (size_t)i;
+          pack_row(packed, row, place, live, data + rows->data * kLanes);
+          scales[rows->scales + (size_t)place++] = packed->scales[row];
+          masks[list * (size_t)layout.segment / kLanes + (size_t)k / kLanes] |= (uint16_t)(1u << (k % kLanes));
+        }
+        blocks += (size_t)(live + kLanes - 1) / kLanes;
+      }
+    }
+  }
+}
+
+/* For lane 4 * s + j: the k-th of the j-th four inputs. */
+static inline __m512 pick(__m512 x, int k) {
+  const __m512i fours = _mm512_set_epi32(12, 8, 4, 0, 12, 8, 4, 0, 12, 8, 4, 0, 12, 8, 4, 0);
+  return _mm512_permutexvar_ps(_mm512_add_epi32(fours, _mm512_set1_epi32(k)), x);
+}
+
+static inline __mmask16 first_of(int32_t count) {
+  return count >= kLanes ? 0xFFFF : count <= 0 ? 0 : (__mmask16)((1u << count) - 1u);
+}
+
+/* The largest sum of four magnitudes; NaN where an input is no finite number. */
+static float largest_sum(const float *x, int32_t count) {
+  __m512 largest = _mm512_setzero_ps(), wrong = _mm512_setzero_ps();
+  for (int32_t k = 0; k < count; k += kLanes) {
+    const __m512 some = _mm512_maskz_loadu_ps(first_of(count - k), x + k);
+    __m512 sum = _mm512_abs_ps(some);
+    sum = _mm512_add_ps(sum, _mm512_permute_ps(sum, 0xB1));
+    sum = _mm512_add_ps(sum, _mm512_permute_ps(sum, 0x4E));
+    largest = _mm512_max_ps(largest, sum);
+    wrong = _mm512_fmadd_ps(some, _mm512_setzero_ps(), wrong);
+  }
+  return _mm512_reduce_max_ps(largest) + _mm512_reduce_add_ps(wrong);
+}
+
+static inline void fill(__m512 x, uint8_t *table) {
+  const __m512 one = _mm512_set1_ps(1.0f), minus = _mm512_set1_ps(-1.0f);
+  const __m512 first_sign = _mm512_mask_blend_ps(0xF0F0, one, minus), second_sign = _mm512_mask_blend_ps(0xFF00, one, minus);
+  const __m512 third = pick(x, 2), fourth = pick(x, 3);
+  const __m512 both = _mm512_fmadd_ps(pick(x, 1), second_sign, _mm512_mul_ps(pick(x, 0), first_sign));
+  const __m512i low = _mm512_cvtps_epi32(_mm512_add_ps(both, _mm512_add_ps(fourth, third)));
+  const __m512i high = _mm512_cvtps_epi32(_mm512_add_ps(both, _mm512_sub_ps(fourth, third)));
+  const __m512i sums = _mm512_packs_epi32(low, high);
+  _mm512_store_si512(table, _mm512_packs_epi16(sums, _mm512_sub_epi16(_mm512_setzero_si512(), sums)));
+}
+
+static void take_sample(KeMultiBitDensePlan *plan, int32_t inputs, const float *x) {
+  const KePackedWeights *packed = &plan->packed;
+  const size_t words = words_of(packed);
+  uint8_t *table = plan->sample;
+  float *units = (float *)(void *)(table + (size_t)packed->groups * words * 2 * kTable);
+  (void)inputs;
+  for (int32_t p = 0; p < packed->groups; p++) {
+    const float *from = x + (size_t)p * (size_t)packed->group_size;
+    const int32_t count = ke_packed_group_length(packed, p);
+    const float largest = largest_sum(from, count);
+    const __m512 scale = _mm512_set1_ps(largest > 0.0f ? 127.0f / largest : 0.0f);
+    units[p] = largest / 127.0f;
+    for (int32_t k = 0; k < (int32_t)words * kWord; k += kLanes, table += kTable) {
+      fill(_mm512_mul_ps(_mm512_maskz_loadu_ps(first_of(count - k), from + (k < count ? k : 0)), scale), table);
+    }
+  }
+}
+
+/* Sums of `count` blocks, a constant after inlining. */
+static inline __attribute__((always_inline)) void look_up(const uint8_t *table, const __m512i *data, size_t words,
+                                                          const int count, __m512i *sums) {
+  const __m512i mask = _mm512_set1_epi8(0x3C), fours = _mm512_set1_epi32(0x03020100), ones = _mm512_set1_epi8(1);
+#pragma GCC unroll 4
+  for (int b = 0; b < count; b++) sums[b] = _mm512_setzero_si512();
+  for (size_t w = 0; w < words; w++, table += 2 * kTable, data += count) {
+    const __m512i first = _mm512_load_si512(table), second = _mm512_load_si512(table + kTable);
+#pragma GCC unroll 4
+    for (int b = 0; b < count; b++) {
+      const __m512i indices = _mm512_load_si512(data + b);
+      const __m512i now = _mm512_ternarylogic_epi32(indices, mask, fours, 0xEA); /* (indices & mask) | fours */
+      const __m512i then = _mm512_ternarylogic_epi32(_mm512_ror_epi32(indices, 4), mask, fours, 0xEA);
+      sums[b] = _mm512_dpbusd_epi32(sums[b], ones, _mm512_permutexvar_epi8(now, first));
+      sums[b] = _mm512_dpbusd_epi32(sums[b], ones, _mm512_permutexvar_epi8(then, second));
+    }
+  }
+}
+
+static inline __attribute__((always_inline)) void add_blocks(const uint8_t *table, const __m512i *data, size_t words,
+                                                             const int count, const float *scales, __m512 unit, int adds,
+                                                             float *to) {
+  __m512i sums[4];
+  look_up(table, data, words, count, sums);
+#pragma GCC unroll 4
+  for (int b = 0; b < count; b++) {
+    const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(scales + b * kLanes), unit);
+    const __m512 before = adds ? _mm512_load_ps(to + b * kLanes) : _mm512_setzero_ps();
+    _mm512_store_ps(to + b * kLanes, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[b]), scale, before));
+  }
+}
+
+/* Adds rows to the outputs, or puts them into `to`. */
+static void add_rows(const uint8_t *table, const __m512i *data, size_t words, int32_t live, const float *scales,
+                     float unit, int adds, float *to) {
+  const __m512 units = _mm512_set1_ps(unit);
+  int32_t blocks = (live + kLanes - 1) / kLanes;
+  for (; blocks >= 4; blocks -= 4, data += 4 * words, scales += 4 * kLanes, to += 4 * kLanes) {
+    add_blocks(table, data, words, 4, scales, units, adds, to);
+  }
+  switch (blocks) {
+    case 3:
+      add_blocks(table, data, words, 3, scales, units, adds, to);
+      break;
+    case 2:
+      add_blocks(table, data, words, 2, scales, units, adds, to);
+      break;
+    case 1:
+      add_blocks(table, data, words, 1, scales, units, adds, to);
+      break;
+    default:
+      break;
+  }
+}
+
+static void spread(const float *from, const uint16_t *masks, int32_t vectors, float *y) {
+  for (int32_t v = 0; v < vectors; v++) {
+    const __m512 some = _mm512_maskz_expandloadu_ps(masks[v], from);
+    _mm512_store_ps(y + v * kLanes, _mm512_add_ps(_mm512_load_ps(y + v * kLanes), some));
+    from += __builtin_popcount(masks[v]);
+  }
+}
+
+static void run_segment(const KeMultiBitDensePlan *plan, const Layout *layout, int32_t segment, float *y) {
+  const KePackedWeights *packed = &plan->packed;
+  const size_t words = words_of(packed);
+  const uint8_t *memory = plan->weights, *tables = plan->sample;
+  const Rows *lists = (const Rows *)(const void *)(memory + layout->lists);
+  const __m512i *data = (const __m512i *)(const void *)(memory + layout->data);
+  const float *scales = (const float *)(const void *)(memory + layout->scales);
+  const uint16_t *masks = (const uint16_t *)(const void *)(memory + layout->masks);
+  const float *units = (const float *)(const void *)(tables + (size_t)packed->groups * words * 2 * kTable);
+  const int32_t outputs = outputs_of(packed, segment, layout->segment), vectors = (outputs + kLanes - 1) / kLanes;
+  _Alignas(64) float sums[kMostSegment], found[kMostSegment + kLanes];
+  memset(sums, 0, sizeof(sums));
+  memcpy(sums, plan->bias + segment * layout->segment, (size_t)outputs * sizeof(float));
+  for (int32_t p = 0; p < packed->groups; p++, tables += words * 2 * kTable) {
+    for (int32_t i = 0; i < plan->max_bases; i++) {
+      const size_t list = list_index(packed, segment, p, i);
+      const Rows *rows = &lists[list];
+      if (rows->live == 0) continue;
+      const int all = rows->live == outputs;
+      add_rows(tables, data + rows->data, words, rows->live, scales + rows->scales, units[p], all, all ? sums : found);
+      if (!all) spread(found, masks + list * (size_t)layout->segment / kLanes, vectors, sums);
+    }
+  }
+  const __m512 low = _mm512_set1_ps(plan->low), high = _mm512_set1_ps(plan->high);
+  for (int32_t v = 0; v < vectors; v++) {
+    const __m512 sum = _mm512_load_ps(sums + v * kLanes);
+    const __m512 activated = _mm512_min_ps(high, _mm512_max_ps(low, sum)); /* a NaN stays one */
+    _mm512_mask_storeu_ps(y + segment * layout->segment + v * kLanes, first_of(outputs - v * kLanes), activated);
+  }
+}
+
+static void run(const KeMultiBitDensePlan *plan, int32_t first, int32_t end, float *y) {
+  const Layout *layout = plan->weights;
+  for (int32_t s = first; s < end; s++) run_segment(plan, layout, s, y);
+}
+
+const KeMultiBitDensePath ke_multi_bit_dense_avx512bitalg = {
+    .isa = KE_ISA_AVX512BITALG,
+    .takes_packed = 1,
+    .task_macs = 4000000,
+    .lanes = lanes,
+    .weight_bytes = weight_bytes,
+    .sample_bytes = sample_bytes,
+    .pack = pack,
+    .take_sample = take_sample,
+    .run = run,
+};
