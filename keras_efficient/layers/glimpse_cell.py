@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_efficient.layers.glimpse_sensor import GlimpseSensor, check_count, check_images, left_in_float
+from keras_efficient.layers.glimpse_sensor import GlimpseSensor, check_count, check_images, inside_image, left_in_float
 from keras_efficient.ops import context
 
 Tensor = Any
@@ -23,6 +23,7 @@ class Look(NamedTuple):
         states: The next states, in the order of `state_names`.
         policy_features: `[B, U]`, what the location network read.
         mean: `[B, 2]`, mean of the next location's distribution.
+        raw_mean: `[B, 2]`, the same before the hyperbolic tangent.
         log_probability: `[B]`, log density of the location drawn, in training; None where nothing was drawn. Its
             gradient reaches the mean alone.
     """
@@ -31,6 +32,7 @@ class Look(NamedTuple):
     states: list[Tensor]
     policy_features: Tensor | None = None
     mean: Tensor | None = None
+    raw_mean: Tensor | None = None
     log_probability: Tensor | None = None
 
 
@@ -170,8 +172,8 @@ class GlimpseCell(keras.layers.Layer):
         glimpse = self.glimpse_features(images, location)
         hidden, remembered = self.recurrent(glimpse, remembered)
         features = ops.stop_gradient(hidden)
-        mean, location, log_probability = self.next_location(features, training)
-        return Look(hidden, [*remembered, location], features, mean, log_probability)
+        location, *of_policy = self.next_location(features, training)
+        return Look(hidden, [*remembered, location], features, *of_policy)
 
     def call(
         self, images: Tensor, states: Sequence[Tensor], training: bool | None = None
@@ -181,20 +183,21 @@ class GlimpseCell(keras.layers.Layer):
 
     def glimpse_features(self, images: Tensor, location: Tensor) -> Tensor:
         """`g_t` `[B, units]`: what is seen at `location`, and where that is."""
-        location = ops.stop_gradient(location)
+        location = ops.cast(inside_image(location), self.compute_dtype)
         seen = self.sensor(images, location)
         seen = ops.reshape(seen, (-1, math.prod(seen.shape[1:])))
         return self.joined(ops.concatenate([self.what(seen), self.where(left_in_float(location))], axis=-1))
 
-    def next_location(self, features: Tensor, training: bool | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`mu_t`, the next location and, in training, its log density, for what the location network reads."""
-        mean = _tanh(self.location_gain * self.location_mean(self.location_hidden(features)))
+    def next_location(self, features: Tensor, training: bool | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The next location, `mu_t`, `mu_t` before the tangent, and in training the log density of the location."""
+        raw = self.location_gain * self.location_mean(self.location_hidden(features))
+        mean = _tanh(raw)
         if not training:
-            return mean, mean, None
+            return mean, mean, raw, None
         mean = ops.cast(mean, "float32")
         drawn = ops.stop_gradient(mean + self.sigma * keras.random.normal(ops.shape(mean), seed=self.noise))
         log_probability = gaussian_log_density(drawn, mean, self.sigma)
-        return mean, ops.cast(ops.clip(drawn, -1.0, 1.0), self.compute_dtype), log_probability
+        return ops.cast(ops.clip(drawn, -1.0, 1.0), self.compute_dtype), mean, raw, log_probability
 
     def compute_output_shape(self, images_shape: Shape, states_shape: Any) -> Any:
         batch = states_shape[0][0]

@@ -79,9 +79,7 @@ class GlimpseSensor(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: int(images_shape[-1] or 0)})
 
     def call(self, images: Tensor, locations: Tensor) -> Tensor:
-        _refuse_nan(locations)
-        images = ops.stop_gradient(images)
-        locations = _inside(ops.stop_gradient(ops.cast(locations, "float32")))
+        images, locations = ops.stop_gradient(images), inside_image(locations)
         alone = images.shape[0] == 1 and locations.shape[0] == 1
         cut = _sliced if alone and context.is_skipping() else _gathered
         patches = []
@@ -120,8 +118,14 @@ def pixels(locations: Any, image_shape: tuple[int, ...]) -> NDArray[np.float64]:
     return (np.clip(array, -1, 1) + 1) / 2 * np.asarray(image_shape[:2], "float64") - 0.5
 
 
-def _inside(locations: Tensor) -> Tensor:
-    """Locations in [-1, 1], the centre where they are not a number."""
+def inside_image(locations: Tensor) -> Tensor:
+    """Float32 locations in [-1, 1], without a gradient, the centre where they are not a number.
+
+    Raises:
+        ValueError: Outside of compiled functions, if one is not a number.
+    """
+    _refuse_nan(locations)
+    locations = ops.stop_gradient(ops.cast(locations, "float32"))
     return ops.clip(ops.where(locations == locations, locations, ops.zeros_like(locations)), -1.0, 1.0)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_efficient.layers.glimpse_cell import GlimpseCell, Look, Recurrent
-from keras_efficient.layers.glimpse_sensor import check_count, left_in_float
+from keras_efficient.layers.glimpse_sensor import check_count, inside_image, left_in_float
 
 Tensor = Any
 Shape = Sequence[int | None]
@@ -125,9 +125,9 @@ class GuidedCell(GlimpseCell):
         context = self.context_features(images)
         if samples > 1:
             context = ops.repeat(context, samples, axis=0)
-        mean, states[-1], log_probability = self.next_location(context, training)
+        states[-1], *of_policy = self.next_location(context, training)
         states[len(self.recurrent.state_names)] = context
-        return Look(None, states, context, mean, log_probability)
+        return Look(None, states, context, *of_policy)
 
     def context_features(self, images: Tensor) -> Tensor:
         """The locator's first state `[B, locator_units]`."""
@@ -148,14 +148,14 @@ class GuidedCell(GlimpseCell):
         return left_in_float(ops.average_pool(self.sensor.as_float(images), 2, data_format="channels_last"))
 
     def look(self, images: Tensor, states: Sequence[Tensor], training: bool | None = None) -> Look:
-        location = states[-1]
+        location = ops.cast(inside_image(states[-1]), self.compute_dtype)
         each = len(self.recurrent.state_names)
         glimpse = self.glimpse_features(images, location)
         hidden, remembered = self.recurrent(glimpse, states[:each])
         read = ops.concatenate([ops.stop_gradient(glimpse), left_in_float(location)], axis=-1)
         features, locating = self.locator(read, states[each:-1])
-        mean, location, log_probability = self.next_location(features, training)
-        return Look(hidden, [*remembered, *locating, location], features, mean, log_probability)
+        location, *of_policy = self.next_location(features, training)
+        return Look(hidden, [*remembered, *locating, location], features, *of_policy)
 
     def get_config(self) -> dict[str, Any]:
         names = "locator_units context_size context_units"

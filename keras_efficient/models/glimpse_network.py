@@ -265,13 +265,14 @@ class GlimpseNetwork(ExitPrediction):
 
     def path(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Logits `[B, n]` and locations `[B, 2]` of each glimpse, in inference."""
-        carry = {"features": images}
-        logits, locations = [], [self.cell.start(images).states[-1]]
-        for k in range(self.num_glimpses):
-            carry, found = self.run_stage(k, carry, False)
-            logits.append(found)
-            locations.append(carry["location"])
-        return logits, locations[:-1]
+        states = self.cell.start(images).states
+        logits, locations = [], []
+        for _ in range(self.num_glimpses):
+            locations.append(states[-1])
+            found = self.cell.look(images, states)
+            states = found.states
+            logits.append(self.classify(found))
+        return logits, locations
 
     def _last_output(self, images: Tensor) -> dict[str, Tensor]:
         logits, locations = self.path(images)

@@ -84,6 +84,7 @@ class GuidedAttention(RecurrentAttention):
         metrics: Any = None,
         policy_weight: float = 1.0,
         normalize_advantages: bool = False,
+        location_decay: float = 0.05,
         guidance: Sequence[float] = (1.0, 0.2),
         reach: Sequence[float] = (1.5, 0.5),
         guidance_steps: int = 1000,
@@ -94,7 +95,7 @@ class GuidedAttention(RecurrentAttention):
         """As for `RecurrentAttention`, with the guidance.
 
         Args:
-            optimizer, loss, loss_weights, metrics, policy_weight, normalize_advantages: As there.
+            optimizer, loss, loss_weights, metrics, policy_weight, normalize_advantages, location_decay: As there.
             guidance: Weight `a` at the beginning and after `guidance_steps`.
             reach: How near the centre a look must come to count, as a share of the region's half size, likewise.
             guidance_steps: Training steps over which both change.
@@ -114,7 +115,9 @@ class GuidedAttention(RecurrentAttention):
         if not 0 <= discount <= 1:
             raise ValueError(f"Invalid value for argument `discount`. Expected 0 to 1. Received: {discount!r}")
         self.guidance_steps, self.guided_by, self.discount = guidance_steps, guided_by, float(discount)
-        super().compile(optimizer, loss, loss_weights, metrics, policy_weight, normalize_advantages, **kwargs)
+        super().compile(
+            optimizer, loss, loss_weights, metrics, policy_weight, normalize_advantages, location_decay, **kwargs
+        )
 
     def get_compile_config(self) -> dict[str, Any] | None:
         config = super().get_compile_config()
@@ -122,6 +125,7 @@ class GuidedAttention(RecurrentAttention):
             for name in ("guidance", "reach", "guidance_steps", "guided_by", "discount"):
                 value = getattr(self, name)
                 config[name] = list(value) if isinstance(value, tuple) else value
+            del config["reward"]
         return config
 
     def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:

@@ -11,7 +11,9 @@ from keras_efficient.models.glimpse_network import GlimpseNetwork
 
 Tensor = Any
 LOG_PROBABILITIES, BASELINES, MEANS, LOCATIONS = "log_probabilities", "baselines", "means", "locations"
-FOR_LEARNING = (LOG_PROBABILITIES, BASELINES, MEANS, LOCATIONS)
+RAW_MEANS = "raw_means"
+FOR_LEARNING = (LOG_PROBABILITIES, BASELINES, MEANS, RAW_MEANS, LOCATIONS)
+REWARDS = ("last", "every")
 
 
 @keras.saving.register_keras_serializable(package="keras_efficient")
@@ -23,7 +25,11 @@ class RecurrentAttention(GlimpseNetwork):
 
         L = sum_t v_t CE(z_t, y)                                         v = (0, ..., 0, 1) unless `loss_weights` say
             - c mean_B sum_t (R - sg(b_t)) log N(l_{t+1}; mu_t, sigma)   location network only
+            + c d mean_B sum_t |artanh mu_t|^2                           location network only
             + mean (b_t - R)^2                                           baseline only
+
+    The third line is not in the paper. It keeps the locations' means where the hyperbolic tangent still has a slope:
+    without it they tend to wander to the border of the image, where nothing changes any more, and to stay there.
 
     In training each image is looked at `samples` times along different locations, which share its label: the cheapest
     way to less noise. Elsewhere the next location is `mu_t`, without noise.
@@ -52,6 +58,8 @@ class RecurrentAttention(GlimpseNetwork):
     """
 
     policy_weight: float = 1.0
+    location_decay: float = 0.0
+    reward: str = "last"
     normalize_advantages: bool = False
 
     def __init__(
@@ -73,6 +81,8 @@ class RecurrentAttention(GlimpseNetwork):
         metrics: Any = None,
         policy_weight: float = 1.0,
         normalize_advantages: bool = False,
+        location_decay: float = 0.05,
+        reward: str = "last",
         **kwargs: Any,
     ) -> None:
         """As `keras.Model.compile`, with one loss and one list of metrics for the logits after each glimpse.
@@ -84,15 +94,20 @@ class RecurrentAttention(GlimpseNetwork):
                 choice for a network that shall be able to stop early.
             metrics: A list, of which every glimpse gets its own copies (`glimpse_1_accuracy`, ...).
             policy_weight: `c` above.
-            normalize_advantages: Whether `R - b_t` is divided by its standard deviation in the batch.
+            normalize_advantages: Whether `R - b_t` is divided by its root mean square in the batch.
+            location_decay: `d` above.
+            reward: `"last"`, or `"every"`: a decision then earns the share of right answers among all glimpses that
+                follow it, not whether the last one is right.
             **kwargs: Further arguments of `keras.Model.compile`.
         """
-        if not policy_weight >= 0:
-            raise ValueError(
-                f"Invalid value for argument `policy_weight`. Expected a number of at least 0. "
-                f"Received: {policy_weight}"
-            )
-        self.policy_weight = float(policy_weight)
+        for name, value in (("policy_weight", policy_weight), ("location_decay", location_decay)):
+            if not value >= 0:
+                raise ValueError(
+                    f"Invalid value for argument `{name}`. Expected a number of at least 0. Received: {value}"
+                )
+        if reward not in REWARDS:
+            raise ValueError(f"Invalid value for argument `reward`. Expected 'last' or 'every'. Received: {reward!r}")
+        self.policy_weight, self.location_decay, self.reward = float(policy_weight), float(location_decay), reward
         self.normalize_advantages = bool(normalize_advantages)
         if loss_weights is None:
             loss_weights = [0.0] * (self.num_glimpses - 1) + [1.0]
@@ -101,7 +116,7 @@ class RecurrentAttention(GlimpseNetwork):
     def get_compile_config(self) -> dict[str, Any] | None:
         config = super().get_compile_config()
         if config:
-            for name in ("policy_weight", "normalize_advantages"):
+            for name in ("policy_weight", "normalize_advantages", "location_decay", "reward"):
                 config[name] = getattr(self, name)
             for name in ("gradient_equilibrium", "distillation", "temperature"):
                 config.pop(name, None)
@@ -133,6 +148,7 @@ class RecurrentAttention(GlimpseNetwork):
                 [self.baseline(ops.stop_gradient(look.policy_features)) for look in drawn], axis=1
             ),
             MEANS: ops.stack([look.mean for look in drawn], axis=1),
+            RAW_MEANS: ops.stack([look.raw_mean for look in drawn], axis=1),
             LOCATIONS: ops.stack(locations, axis=1),
         }
 
@@ -155,8 +171,16 @@ class RecurrentAttention(GlimpseNetwork):
         return y
 
     def returns(self, y: Any, logits: dict[str, Tensor], learning: dict[str, Tensor]) -> Tensor:
-        """What each of the `D` decisions earned, `[N, D]` or `[N, 1]`: here whether the class was right in the end."""
-        return self.is_right(self._repeated(self.labels_of(y), logits), logits[self.exit_names[-1]])[:, None]
+        """What each of the `D` decisions earned, `[N, D]` or `[N, 1]`: whether the class was right in the end.
+
+        With `reward="every"` the share of the glimpses from the decision's own on behind which it was.
+        """
+        labels = self._repeated(self.labels_of(y), logits)
+        if self.reward == "last":
+            return self.is_right(labels, logits[self.exit_names[-1]])[:, None]
+        decisions = int(learning[BASELINES].shape[1])
+        right = [self.is_right(labels, logits[name]) for name in self.exit_names[-decisions:]]
+        return ops.stack([ops.mean(ops.stack(right[d:], axis=1), axis=1) for d in range(decisions)], axis=1)
 
     def is_right(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Float32 `[N]`: whether the largest logit is the label's, given as an index or one-hot."""
@@ -174,7 +198,8 @@ class RecurrentAttention(GlimpseNetwork):
         if self.normalize_advantages:
             advantages = advantages / (ops.sqrt(ops.mean(ops.square(advantages))) + 1e-6)
         policy = -ops.mean(ops.sum(advantages * learning[LOG_PROBABILITIES], axis=1))
-        return self.policy_weight * policy + ops.mean(ops.square(baselines - returns))
+        decay = self.location_decay * ops.mean(ops.sum(ops.square(learning[RAW_MEANS]), axis=(1, 2)))
+        return self.policy_weight * (policy + decay) + ops.mean(ops.square(baselines - returns))
 
     def _parted(self, y_pred: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Logits by glimpse, and what only training gives."""
