@@ -55,7 +55,7 @@ SHAPES = [
 ]
 DTYPES = ("float32", "int8")
 GATES = ("dense", "quarter", "bernoulli")
-ISAS = ("scalar", "avx2", "avx512", "avx512vnni")
+ISAS = ("scalar", "avx2", "avx512", "avx512vnni", "avx512bitalg")
 DRAWS = 64
 Array = np.ndarray[Any, Any]
 
@@ -91,17 +91,23 @@ class Draws(ctypes.Structure):
     ]
 
 
-def build(directory: Path) -> ctypes.CDLL:
-    """Compiles the kernels as the package does, and the loop that times them, into one shared library."""
+def native_build() -> Any:
+    """The module `native/build.py`."""
     spec = importlib.util.spec_from_file_location("native_build", NATIVE / "build.py")
     assert spec is not None
     assert spec.loader is not None
-    native_build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(native_build)
-    compiler = native_build.find_compiler()
-    wanted = [source for source in native_build.sources() if source.parent.name.startswith("gated_conv_2d")]
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def build(directory: Path) -> ctypes.CDLL:
+    """Compiles the kernels as the package does, and the loop that times them, into one shared library."""
+    builder = native_build()
+    compiler = builder.find_compiler()
+    wanted = [source for source in builder.sources() if source.parent.name.startswith("gated_conv_2d")]
     files = [*wanted, NATIVE / "cpu.c", NATIVE / "thread_pool.c", NATIVE / "bench" / "gated_conv_2d_bench.c"]
-    objects = native_build.compile_objects(directory, files, compiler, ["-fvisibility=default"])
+    objects = builder.compile_objects(directory, files, compiler, ["-fvisibility=default"])
     path = directory / "libgated_conv_2d.so"
     subprocess.run([*compiler, *objects, "-shared", "-pthread", "-lm", "-o", str(path)], check=True)
     library = ctypes.CDLL(str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flatbuffers.flexbuffers
 import numpy as np
@@ -108,7 +108,7 @@ class OpCase:
     output_shape: tuple[int, ...]
     weights: dict[str, np.ndarray]
     attributes: dict[str, int]
-    tolerance: typing.ClassVar[float] = 1e-4
+    tolerance: ClassVar[float] = 1e-4
 
     def input_type(self, name: str) -> int:
         """The element type of an input."""
