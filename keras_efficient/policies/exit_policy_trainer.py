@@ -21,9 +21,9 @@ from keras_efficient.policies.training import (
 )
 
 Agent = Literal["ppo", "reinforce", "dqn"]
-_LEARNING_RATES = {"ppo": 3e-3, "reinforce": 1e-2, "dqn": 3e-3}
-_ITERATIONS = {"ppo": 30, "reinforce": 60, "dqn": 12}
-_MINIBATCH = {"ppo": 2500, "reinforce": 1000, "dqn": 4096}
+_LEARNING_RATES = {"ppo": 3e-3, "reinforce": 1e-2, "dqn": 1e-2}
+_ITERATIONS = {"ppo": 30, "reinforce": 60, "dqn": 60}
+_MINIBATCH = {"ppo": 2500, "reinforce": 1000, "dqn": 1000}
 _ENTROPY = 1e-3
 _ROUNDING = 1e-3  # scores this close to 0 may differ in sign between two implementations
 
@@ -77,7 +77,7 @@ class ExitPolicyTrainer:
         trade_off_range: tuple[float, float] | None = None,
         iterations: int | None = None,
         seed: int = 0,
-        hidden_units: Sequence[int] = (32,),
+        hidden_units: Sequence[int] = (32, 32),
         learning_rate: float | None = None,
         batch_size: int = 2500,
         exploring_starts: float = 0.5,

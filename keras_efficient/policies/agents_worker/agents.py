@@ -13,7 +13,6 @@ from tf_agents.agents.dqn import dqn_agent
 from tf_agents.agents.ppo import ppo_clip_agent
 from tf_agents.agents.reinforce import reinforce_agent
 from tf_agents.networks import sequential
-from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 from tf_agents.utils import common
@@ -26,12 +25,14 @@ Layers = list[tuple[NDArray[np.float32], ...]]
 
 
 class Trainer:
-    """One agent with its environment: `iterate` collects and learns once, `leaves` decides greedily."""
+    """One agent with its environment: `learn` collects episodes and learns from them, `leaves` decides greedily."""
+
+    epochs: int  # how often a decision is learned from
 
     def __init__(self, environment: Any, config: dict[str, Any]) -> None:
         self.environment = environment
         self.config = config
-        self.steps = max(config["num_exits"] - 1, 2)  # the longest episode, and a pair for the buffer
+        self.steps = max(config["num_exits"] - 1, 2)  # the longest episode; TF-Agents wants two
         self.hidden = [tf_keras.layers.Dense(units, activation="relu") for units in config["hidden_units"]]
         self.head = tf_keras.layers.Dense(
             2, kernel_initializer=tf_keras.initializers.RandomUniform(-0.03, 0.03), name="head"
@@ -45,16 +46,19 @@ class Trainer:
         self.random = np.random.default_rng(config["seed"])
 
     def learn(self, progress: float) -> None:
-        """Collects and learns once. `progress` is the share of the iterations that is done."""
+        """Collects episodes and learns from them. `progress` is the share of the iterations that is done."""
         self.optimizer.learning_rate.assign(self.config["learning_rate"] * (1 + math.cos(math.pi * progress)) / 2)
-        self.iterate(progress)
+        collected = self.collect(self.environment.reset())
+        size = min(self.config["batch_size"], self.config["minibatch"])
+        for _ in range(self.epochs):
+            for decisions in single_decisions(collected, self.random, size):
+                self.train(decisions)
 
     def make_agent(self, optimizer: Any) -> Any:
         raise NotImplementedError
 
-    def iterate(self, progress: float) -> None:
-        """Collects and learns once. `progress` is the share of the iterations that is done."""
-        raise NotImplementedError
+    def before_step(self, step: int) -> None:
+        """Called before each step of collecting."""
 
     def specs(self) -> tuple[Any, Any]:
         return self.environment.time_step_spec(), self.environment.action_spec()
@@ -75,7 +79,8 @@ class Trainer:
     def collect(self, time_step: Any) -> Any:
         """Transitions of every place from `time_step` on, `[B, steps, ...]`."""
         transitions = []
-        for _ in range(self.steps):
+        for step in range(self.steps):
+            self.before_step(step)
             action = self.action(time_step)
             following = self.environment.step(action.action)
             transitions.append(trajectory.from_transition(time_step, action, following))
@@ -97,20 +102,7 @@ class Trainer:
             layer.set_weights(weights)
 
 
-class PolicyGradient(Trainer):
-    """What PPO and REINFORCE share: episodes of the present policy, learned from and thrown away."""
-
-    epochs: int  # how often a decision is learned from
-
-    def iterate(self, progress: float) -> None:
-        collected = self.collect(self.environment.reset())
-        size = min(self.config["batch_size"], self.config["minibatch"])
-        for _ in range(self.epochs):
-            for decisions in single_decisions(collected, self.random, size):
-                self.train(decisions)
-
-
-class Ppo(PolicyGradient):
+class Ppo(Trainer):
     epochs = 10
 
     def make_agent(self, optimizer: Any) -> Any:
@@ -130,7 +122,7 @@ class Ppo(PolicyGradient):
         )
 
 
-class Reinforce(PolicyGradient):
+class Reinforce(Trainer):
     epochs = 1
 
     def make_agent(self, optimizer: Any) -> Any:
@@ -147,10 +139,10 @@ class Reinforce(PolicyGradient):
             normalize_returns=False,
         )
 
-    def iterate(self, progress: float) -> None:
+    def learn(self, progress: float) -> None:
         """The entropy bonus falls over the first half: nothing else keeps early steps from closing a way for good."""
         self.bonus.assign(self.config["entropy"] + _FIRST_BONUS * max(0.0, 1.0 - 2.0 * progress))
-        super().iterate(progress)
+        super().learn(progress)
 
 
 class _Reinforce(reinforce_agent.ReinforceAgent):
@@ -166,34 +158,27 @@ class _Reinforce(reinforce_agent.ReinforceAgent):
 
 
 class Dqn(Trainer):
-    """Deep Q-learning with double estimators, from a replay buffer of all transitions met."""
+    """Deep Q-learning from whole episodes: a random decision, greedy ones after it, and what they earned.
+
+    Episodes are short, so a value is regressed on the return itself and not on the value of the next exit: errors of
+    late exits do not add up on the way back. After one random decision the return is that of the greedy policy.
+    """
+
+    epochs = 2
 
     def make_agent(self, optimizer: Any) -> Any:
         self.epsilon = tf.Variable(1.0, trainable=False)
-        agent = dqn_agent.DdqnAgent(
+        return dqn_agent.DdqnAgent(
             *self.specs(),
             q_network=self.network(*self.hidden, self.head),
             optimizer=optimizer,
             epsilon_greedy=lambda: self.epsilon,
             gamma=1.0,
-            target_update_tau=0.05,
-            target_update_period=1,
             td_errors_loss_fn=tf.math.squared_difference,
         )
-        self.buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(
-            agent.collect_data_spec, batch_size=self.environment.batch_size, max_length=50
-        )
-        return agent
 
-    def iterate(self, progress: float) -> None:
-        self.epsilon.assign(max(0.1, 1.0 - 2.0 * progress))
-        experience = self.collect(self.environment.current_time_step())  # goes on: the buffer pairs neighbours
-        for step in range(self.steps):
-            self.buffer.add_batch(tf.nest.map_structure(lambda part, step=step: part[:, step], experience))
-        if progress == 0.0:
-            self.samples = iter(self.buffer.as_dataset(sample_batch_size=1024, num_steps=2).prefetch(2))
-        for _ in range(20):
-            self.train(next(self.samples)[0])
+    def before_step(self, step: int) -> None:
+        self.epsilon.assign(1.0 if step == 0 else 0.0)
 
 
 def single_decisions(experience: Any, random: np.random.Generator, size: int) -> Iterator[Any]:
