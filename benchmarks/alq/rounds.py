@@ -38,6 +38,8 @@ LENET5 = Recipe(
     2,
     {"conv1": "kernelwise", "conv2": "kernelwise", "dense1": 400, "dense2": 500},
     (1.1, 0.6, 0.325),
+    latent_epochs=6,
+    final_epochs=1,
 )
 
 VGG_SMALL = Recipe(

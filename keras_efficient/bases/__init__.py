@@ -18,6 +18,7 @@ from keras_efficient.bases.groups import (
 )
 from keras_efficient.bases.levels import first_levels, fitted_levels
 from keras_efficient.bases.moments import BETA_1, BETA_2, amsgrad, hessian, updated
+from keras_efficient.bases.packing import LiveBases, packed, sorted_bases, unpacked
 from keras_efficient.bases.sketching import sketched
 from keras_efficient.bases.steps import MODES, GroupState, importance, step
 
@@ -30,6 +31,7 @@ __all__ = [
     "STRUCTURES",
     "GroupState",
     "Grouping",
+    "LiveBases",
     "amsgrad",
     "assigned",
     "conv_grouping",
@@ -41,9 +43,12 @@ __all__ = [
     "flipped_positive",
     "hessian",
     "importance",
+    "packed",
     "reconstructed",
     "signs",
     "sketched",
+    "sorted_bases",
     "step",
+    "unpacked",
     "updated",
 ]

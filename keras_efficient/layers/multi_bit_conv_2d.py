@@ -171,8 +171,12 @@ class MultiBitConv2D(MultiBitLayer):
         return ops.conv(inputs, kernel, self.strides, self.padding, "channels_last", self.dilation_rate)
 
     def compute_output_shape(self, inputs_shape: Shape, max_bits_shape: Shape | None = None) -> tuple[int | None, ...]:
-        sizes = zip(inputs_shape[1:3], self.kernel_size, self.strides, self.dilation_rate, strict=True)
-        spatial = [size and conv_output_length(size, *rest, self.padding) for size, *rest in sizes]
+        spatial = [
+            size and conv_output_length(size, kernel, stride, dilation, self.padding)
+            for size, kernel, stride, dilation in zip(
+                inputs_shape[1:3], self.kernel_size, self.strides, self.dilation_rate, strict=True
+            )
+        ]
         return (inputs_shape[0], *spatial, self.filters)
 
     def get_config(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from keras import ops
 from numpy.typing import ArrayLike, NDArray
 
 from keras_efficient import bases
+from keras_efficient.layers.arrays import Given, array
 from keras_efficient.ops import context
 from keras_efficient.ops.bits import pack_codes, width_bits
 from keras_efficient.ops.gated_conv_2d import ACTIVATIONS
@@ -16,6 +17,7 @@ from keras_efficient.ops.multi_bit_weights import quantized_inputs
 
 Tensor = Any
 MAX_ACTIVATION_BITS = 3
+MOMENTS = ("mean", "square", "largest")
 
 
 class MultiBitLayer(keras.layers.Layer):
@@ -28,7 +30,7 @@ class MultiBitLayer(keras.layers.Layer):
         activation: Name of a Keras activation, or None.
         use_bias: Whether there is a bias.
         adaptive: Whether the layer holds the state that ALQ trains bases with (`quantization.quantize` sets it):
-            bases then change through `adapt` alone, and only the bias is trainable.
+            bases then change in a `MultiBitModel` alone, and only the bias is trainable.
         activation_bits: Bits of the inputs, 1 to 3, or 0 for inputs as they are. Each input is rounded to the nearest
             of `2^activation_bits` levels, whose offset and scales follow the batches of training.
         seed: Seed of the random kernel; default from Python's generator, which `keras.utils.set_random_seed` seeds.
@@ -89,11 +91,11 @@ class MultiBitLayer(keras.layers.Layer):
         limit = np.sqrt(6.0 / fans)
         codes, scales = bases.sketched(generator.uniform(-limit, limit, (rows, size)), self.max_bits)
         self.live_bases = int(np.count_nonzero(scales, axis=1).max(initial=0))
-        self.codes = self._state("codes", (rows, size), "uint8", _Given(codes))
+        self.codes = self._state("codes", (rows, size), "uint8", Given(codes))
         self.scales = self.add_weight(
             name="scales",
             shape=(rows, self.max_bits),
-            initializer=_Given(scales),
+            initializer=Given(scales),
             trainable=not self.adaptive,
             autocast=False,
         )
@@ -101,14 +103,14 @@ class MultiBitLayer(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(grouping.outputs,), initializer="zeros")
         if self.activation_bits:
             start = np.concatenate([[0.0], 0.5 ** np.arange(self.activation_bits)]).astype("float32")
-            self.levels = self._state("levels", start.shape, initializer=_Given(start))
+            self.levels = self._state("levels", start.shape, initializer=Given(start))
             self.batches_seen = self._state("batches_seen", ())
         if self.adaptive:
             kernel = grouping.kernel(bases.reconstructed(ops.convert_to_tensor(codes), ops.convert_to_tensor(scales)))
-            self.kernel = self._state("kernel", grouping.kernel_shape, initializer=_Given(array(kernel)))
+            self.kernel = self._state("kernel", grouping.kernel_shape, initializer=Given(array(kernel)))
             self.latent = self._state("latent", (rows, size))
-            self.weight_moments = [self._state(f"weight_{name}", (rows, size)) for name in _MOMENTS]
-            self.scale_moments = [self._state(f"scale_{name}", (rows, self.max_bits)) for name in _MOMENTS]
+            self.weight_moments = [self._state(f"weight_{name}", (rows, size)) for name in MOMENTS]
+            self.scale_moments = [self._state(f"scale_{name}", (rows, self.max_bits)) for name in MOMENTS]
             self.gradients_seen = self._state("gradients_seen", ())
 
     def _state(self, name: str, shape: tuple[int, ...], dtype: str = "float32", initializer: Any = "zeros") -> Any:
@@ -138,14 +140,9 @@ class MultiBitLayer(keras.layers.Layer):
         self.set_bases(*bases.sketched(ops.convert_to_numpy(self.grouping.rows(array)), self.max_bits))
 
     def set_bases(self, codes: NDArray[np.uint8], scales: NDArray[np.float32]) -> None:
-        """Sets codes `[R, n]` and scales `[R, bits]`, bases sorted: live ones first, largest scale first."""
-        signs = np.unpackbits(codes[:, :, None], axis=2, bitorder="little", count=self.max_bits)
-        signs = signs ^ (scales < 0)[:, None, :]
-        scales = np.abs(scales)
-        order = np.argsort(-scales, axis=1, kind="stable")
-        scales = np.take_along_axis(scales, order, axis=1)
-        signs = np.take_along_axis(signs, order[:, None, :], axis=2) & (scales > 0)[:, None, :]
-        self.codes.assign(np.packbits(signs, axis=2, bitorder="little")[:, :, 0])
+        """Sets codes `[R, n]` and scales `[R, bits]`, sorted: live bases first, the largest scale first."""
+        codes, scales, _ = bases.sorted_bases(codes, scales)
+        self.codes.assign(codes)
         self.scales.assign(scales)
         self._after_change()
 
@@ -153,22 +150,20 @@ class MultiBitLayer(keras.layers.Layer):
         """Takes bases, bias and levels over from a layer of the same groups, and nothing of its training."""
         self.codes.assign(array(other.codes))
         self.scales.assign(array(other.scales))
-        if self.use_bias:
-            self.bias.assign(array(other.bias))
-        if self.activation_bits and self.activation_bits == other.activation_bits:
-            self.levels.assign(array(other.levels))
-            self.batches_seen.assign(array(other.batches_seen))
+        for name, variable in self._plain_weights().items():
+            if name == "bias" or self.activation_bits == other.activation_bits:
+                variable.assign(array(getattr(other, name)))
         self._after_change()
 
     def compact(self) -> None:
         """Sorts the bases of every group, live ones first and among them the largest scale first, moments with them."""
-        scales = array(self.scales)
+        codes, scales = array(self.codes), array(self.scales)
         if self.adaptive:
-            order = np.argsort(-np.abs(scales), axis=1, kind="stable")
+            order = bases.sorted_bases(codes, scales)[2]
             turned = np.take_along_axis(np.where(scales < 0, -1.0, 1.0), order, axis=1)
             for variable, sign in zip(self.scale_moments, (turned, 1.0, 1.0), strict=True):
                 variable.assign(np.take_along_axis(array(variable), order, axis=1) * sign)
-        self.set_bases(array(self.codes), scales)
+        self.set_bases(codes, scales)
 
     def float_kernel(self, max_bits: Tensor = None) -> Tensor:
         """The float weights that codes and scales stand for, in the layout that Keras has for this layer."""
@@ -270,55 +265,12 @@ class MultiBitLayer(keras.layers.Layer):
         """Bytes that a file spends on the bit-width of every group, which the paper's accounting leaves out."""
         return self.grouping.num_groups * width_bits(int(self.widths().max(initial=0))) / 8
 
-    # --- training -----------------------------------------------------------------------------------------------------
-
-    def adapt(self, gradient: Tensor, mode: str, learning_rate: Tensor, step: Any = bases.step) -> None:
-        """One step of ALQ, given the gradient of the loss at the kernel; see `bases.step`."""
-        count = self.live_bases
-        seen = self.gradients_seen.value + 1.0
-        state = bases.GroupState(
-            codes=self.codes.value,
-            scales=self.scales.value[:, :count],
-            weights=self.grouping.rows(self.kernel.value),
-            latent=self.latent.value,
-            weight_moments=tuple(part.value for part in self.weight_moments),  # type: ignore[arg-type]
-            scale_moments=tuple(part.value[:, :count] for part in self.scale_moments),  # type: ignore[arg-type]
-        )
-        gradient = ops.cast(self.grouping.rows(gradient), "float32")
-        state = step(state, gradient, mode, ops.cast(learning_rate, "float32"), seen)
-        self.gradients_seen.assign(seen)
-        self._assign_moments(state, count)
-        if mode != "moments":
-            self.scales.assign(self._padded(state.scales, count))
-            self.kernel.assign(self.grouping.kernel(state.weights))
-        if mode in ("basis", "latent"):
-            self.codes.assign(state.codes)
-        if mode == "latent":
-            self.latent.assign(state.latent)
-
-    def _assign_moments(self, state: bases.GroupState, count: int) -> None:
-        for variable, value in zip(self.weight_moments, state.weight_moments, strict=True):
-            variable.assign(value)
-        for variable, value in zip(self.scale_moments, state.scale_moments, strict=True):
-            variable.assign(self._padded(value, count))
-
-    def _padded(self, values: Tensor, count: int) -> Tensor:
-        return ops.pad(values, ((0, 0), (0, self.max_bits - count)))
-
-    # --- files --------------------------------------------------------------------------------------------------------
-
     def save_own_variables(self, store: Any) -> None:
-        """Bits of live bases alone, packed; scales of live bases; how many there are per group; the bias."""
-        scales = array(self.scales)
-        live = scales != 0
-        signs = np.unpackbits(array(self.codes)[:, None, :], axis=1, bitorder="little", count=self.max_bits)
-        store["widths"] = np.count_nonzero(live, axis=1).astype("uint8")
-        store["bits"] = np.packbits(signs[live], bitorder="little")
-        store["scales"] = scales[live]
-        if self.use_bias:
-            store["bias"] = array(self.bias)
-        if self.activation_bits:
-            store["levels"] = array(self.levels)
+        """Live bases alone, packed; bias and levels."""
+        for name, values in bases.packed(array(self.codes), array(self.scales))._asdict().items():
+            store[name] = values
+        for name, variable in self._plain_weights().items():
+            store[name] = array(variable)
 
     def load_own_variables(self, store: Any) -> None:
         """The inverse of `save_own_variables`; what training held beside is not in a file.
@@ -326,29 +278,22 @@ class MultiBitLayer(keras.layers.Layer):
         Raises:
             ValueError: If the sizes in the file do not fit each other or this layer.
         """
-        widths, packed, values = (np.asarray(store[name]) for name in ("widths", "bits", "scales"))
-        rows, size, count = self.grouping.num_groups, self.grouping.size, int(widths.sum(dtype="int64"))
-        found = (widths.shape, widths.max(initial=0) <= self.max_bits, values.shape, packed.shape)
-        expected = ((rows,), True, (count,), (-(-count * size // 8),))
-        if found != expected:
+        stored = bases.LiveBases(*(np.asarray(store[name]) for name in bases.LiveBases._fields))
+        if stored.widths.shape != (self.grouping.num_groups,):
             raise ValueError(
-                f"Invalid weights for layer `{self.name}`. Expected widths of {rows} groups up to {self.max_bits}, a "
-                f"scale per basis and {size} bits per basis. Received: widths {widths.shape} with {count} bases, "
-                f"{values.size} scales, {packed.size} bytes"
+                f"Invalid weights for layer `{self.name}`. Expected {self.grouping.num_groups} groups. "
+                f"Received: {stored.widths.size}"
             )
-        live = np.arange(self.max_bits)[None, :] < widths[:, None]
-        scales = np.zeros((rows, self.max_bits), "float32")
-        scales[live] = values
-        signs = np.zeros((rows, self.max_bits, size), "uint8")
-        signs[live] = np.unpackbits(packed, count=count * size, bitorder="little").reshape(count, size)
-        self.codes.assign(np.packbits(signs, axis=1, bitorder="little")[:, 0])
+        codes, scales = bases.unpacked(stored, self.grouping.size, self.max_bits)
+        self.codes.assign(codes)
         self.scales.assign(scales)
-        if self.use_bias:
-            self.bias.assign(store["bias"])
-        if self.activation_bits:
-            self.levels.assign(store["levels"])
-            self.batches_seen.assign(1.0)
+        for name, variable in self._plain_weights().items():
+            variable.assign(store[name])
         self._after_change()
+
+    def _plain_weights(self) -> dict[str, Any]:
+        names = ["bias"] * self.use_bias + ["levels", "batches_seen"] * bool(self.activation_bits)
+        return {name: getattr(self, name) for name in names}
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -360,26 +305,3 @@ class MultiBitLayer(keras.layers.Layer):
             "activation_bits": self.activation_bits,
             "seed": self.seed,
         }
-
-
-_MOMENTS = ("mean", "square", "largest")
-
-
-def array(value: Any) -> NDArray[Any]:
-    """What a variable holds, while a function is traced too."""
-    if keras.backend.backend() != "tensorflow":
-        return np.asarray(ops.convert_to_numpy(value))
-    import tensorflow as tf
-
-    with tf.init_scope():
-        return np.asarray(ops.convert_to_numpy(value))
-
-
-class _Given(keras.initializers.Initializer):
-    """Starts a weight with a given array."""
-
-    def __init__(self, values: NDArray[Any]) -> None:
-        self.values = values
-
-    def __call__(self, shape: Any, dtype: Any = None) -> Tensor:
-        return ops.convert_to_tensor(self.values, dtype=dtype)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from keras_efficient import bases
 from keras_efficient.cost.observe import sublayers
 from keras_efficient.layers.multi_bit_layer import MultiBitLayer
+from keras_efficient.quantization.adapting import adapt
 
 Tensor = Any
 WORTH_COMPILING = 20_000  # weights of a layer; compiling takes seconds
@@ -208,7 +209,7 @@ class MultiBitModel(keras.Model):
     def _adapt(self, gradients: list[Tensor], step: Any) -> None:
         rate = self.optimizer.learning_rate.value
         for layer, gradient in zip(self.adaptive_layers, gradients, strict=True):
-            layer.adapt(gradient, self._phase, rate, step if layer.num_weights >= WORTH_COMPILING else bases.step)
+            adapt(layer, gradient, self._phase, rate, step if layer.num_weights >= WORTH_COMPILING else bases.step)
 
     def _update_metrics(self, loss: Tensor, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor) -> None:
         for metric in self.metrics:
@@ -227,5 +228,5 @@ def _importance(layer: MultiBitLayer, learning_rate: float) -> NDArray[np.float3
     """Modelled increase of the loss per scale `[R, I]`."""
     moments = tuple(ops.convert_to_tensor(part) for part in layer.scale_moments)
     seen = ops.maximum(ops.convert_to_tensor(layer.gradients_seen), 1.0)
-    values = bases.importance(ops.convert_to_tensor(layer.scales), moments, learning_rate, seen)  # type: ignore[arg-type]
+    values = bases.importance(ops.convert_to_tensor(layer.scales), moments, learning_rate, seen)
     return np.asarray(ops.convert_to_numpy(values))

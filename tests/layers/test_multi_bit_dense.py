@@ -124,9 +124,11 @@ def test_weights_that_do_not_fit_are_refused():
     layer.save_own_variables(store)
     layer.load_own_variables(store)
     for name in ("widths", "bits", "scales"):
-        with pytest.raises(ValueError, match="Invalid weights for layer .* a scale per basis and 8 bits per basis"):
+        with pytest.raises(
+            ValueError, match="Expected 4 groups|Expected up to 2 per group, with a scale and 8 bits each"
+        ):
             layer.load_own_variables({**store, name: store[name][:-1]})
-    with pytest.raises(ValueError, match="Expected widths of 4 groups up to 2"):
+    with pytest.raises(ValueError, match="Expected up to 2 per group"):
         layer.load_own_variables({**store, "widths": np.full(4, 3, "uint8")})
 
 

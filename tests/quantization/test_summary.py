@@ -102,7 +102,7 @@ def test_a_nested_file_takes_max_bits(tmp_path):
     for most in (1, 2):
         limit = np.full(3, most, "int32")
         expected = np.asarray(ops.convert_to_numpy(model([x, limit])))
-        np.testing.assert_allclose(runner({"image": x, "max_bits": limit}).output, expected, atol=1e-4)
+        np.testing.assert_allclose(runner(image=x, max_bits=limit).output, expected, atol=1e-4)
 
 
 def test_picture(tmp_path):
