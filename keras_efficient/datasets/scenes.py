@@ -124,16 +124,16 @@ def regions_of(boxes: Any, image_shape: tuple[int, ...]) -> Array:
             "Invalid value for argument `boxes`. Expected shape [images, regions, 4], each (top, left, bottom, right). "
             f"Received: shape {array.shape}"
         )
-    there = ~np.isnan(array).any(axis=-1)
+    there = np.logical_not(np.isnan(array).any(axis=-1))
     low, high = array[..., :2], array[..., 2:]
     extent = np.asarray(image_shape[:2], "float64")
     with np.errstate(invalid="ignore"):
-        fits = (low >= 0).all(-1) & (high <= extent).all(-1) & (high > low).all(-1)
-    if not fits[there].all():
-        wrong = array[there & ~fits][0]
+        fits = ((low >= 0) & (high <= extent) & (high > low)).all(-1)
+    wrong = array[np.logical_and(there, np.logical_not(fits))]
+    if len(wrong):
         raise ValueError(
             f"Invalid value for argument `boxes`. Expected boxes inside of images of {tuple(image_shape[:2])} pixels, "
-            f"with bottom and right beyond top and left. Received: {wrong.tolist()}"
+            f"with bottom and right beyond top and left. Received: {wrong[0].tolist()}"
         )
     regions = np.concatenate([(low + high) / extent - 1, (high - low) / extent], axis=-1)
     return np.where(there[..., None], regions, 0.0).astype("float32")

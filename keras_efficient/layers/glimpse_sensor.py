@@ -82,13 +82,9 @@ class GlimpseSensor(keras.layers.Layer):
         images, locations = ops.stop_gradient(images), inside_image(locations)
         alone = images.shape[0] == 1 and locations.shape[0] == 1
         cut = _sliced if alone and context.is_skipping() else _gathered
-        patches = []
-        for k, width in enumerate(self.widths):
-            patch = cut(_at_least(images, width), locations, width)
-            patch = self.as_float(patch)
-            if k:
-                patch = ops.average_pool(patch, self.scale_factor**k, data_format="channels_last")
-            patches.append(patch)
+        patches = [self.as_float(patch) for patch in cut(images, locations, self.widths)]
+        for k in range(1, self.num_scales):
+            patches[k] = ops.average_pool(patches[k], self.scale_factor**k, data_format="channels_last")
         return left_in_float(patches[0] if len(patches) == 1 else ops.concatenate(patches, axis=-1))
 
     def as_float(self, patch: Tensor) -> Tensor:
@@ -129,31 +125,44 @@ def inside_image(locations: Tensor) -> Tensor:
     return ops.clip(ops.where(locations == locations, locations, ops.zeros_like(locations)), -1.0, 1.0)
 
 
-def _corners(locations: Tensor, image_shape: Sequence[int], width: int) -> Tensor:
-    """First row and first column of patches, int32 `[N, 2]`."""
-    sizes = np.asarray(image_shape, "float32")
-    found = ops.floor((locations + 1.0) * (sizes / 2) + (0.5 - width / 2))
-    return ops.cast(ops.maximum(ops.minimum(found, sizes - width), 0.0), "int32")
+def _corners(locations: Tensor, sizes: NDArray[np.float32], widths: NDArray[np.float32]) -> Tensor:
+    """Where patches of these widths begin in images of these sizes, int32; the arrays broadcast with the locations."""
+    found = ops.floor((locations + 1.0) * (sizes / 2) + (0.5 - widths / 2))
+    return ops.cast(ops.maximum(ops.minimum(found, sizes - widths), 0.0), "int32")
 
 
-def _gathered(images: Tensor, locations: Tensor, width: int) -> Tensor:
-    """Patches `[N, width, width, C]` of a batch; index `[n, i, j]` counts pixels of all images."""
-    height, length, channels = (int(size) for size in images.shape[1:])
-    corners = _corners(locations, (height, length), width)
-    span = ops.arange(width, dtype="int32")
+def _gathered(images: Tensor, locations: Tensor, widths: Sequence[int]) -> list[Tensor]:
+    """Patches `[N, width, width, C]` of a batch for each width; index `[n, i, j]` counts pixels of all images."""
     batch, count = ops.shape(images)[0], ops.shape(locations)[0]
-    image = ops.arange(count, dtype="int32") // (count // batch)
-    rows = image[:, None] * height + corners[:, :1] + span
-    index = rows[:, :, None] * length + (corners[:, 1:] + span)[:, None, :]
-    return ops.take(ops.reshape(images, (-1, channels)), index, axis=0)
+    image = ops.arange(count, dtype="int32")[:, None] // (count // batch)
+    patches = []
+    for width in widths:
+        padded = _at_least(images, width)
+        height, length, channels = (int(size) for size in padded.shape[1:])
+        corners = _corners(locations, np.array([height, length], "float32"), np.array([width], "float32"))
+        span = ops.arange(width, dtype="int32")
+        rows, columns = image * height + corners[:, :1] + span, corners[:, 1:] + span
+        index = rows[:, :, None] * length + columns[:, None, :]
+        patches.append(ops.take(ops.reshape(padded, (-1, channels)), index, axis=0))
+    return patches
 
 
-def _sliced(images: Tensor, locations: Tensor, width: int) -> Tensor:
-    """The patch `[1, width, width, C]` of one image, which touches no other pixel: one SLICE in a file."""
-    height, length, channels = (int(size) for size in images.shape[1:])
-    corner = _corners(locations, (height, length), width)[0]
-    start = ops.pad(corner, [[1, 1]])
-    return ops.slice(images, start, (1, width, width, channels))
+def _sliced(images: Tensor, locations: Tensor, widths: Sequence[int]) -> list[Tensor]:
+    """The patches `[1, width, width, C]` of one image: one SLICE each in a file, which touches no other pixel.
+
+    Where they all begin is computed at once, `[K, 4]` with zeros for batch and channels, since in a file each little
+    operator costs about as much as cutting a patch.
+    """
+    padded = [_at_least(images, width) for width in widths]
+    sizes = np.array([[0, *image.shape[1:3], 0] for image in padded], "float32")
+    starts = _corners(
+        ops.pad(locations, [[0, 0], [1, 1]]), sizes, np.array([[0, width, width, 0] for width in widths], "float32")
+    )
+    channels = int(images.shape[-1])
+    return [
+        ops.slice(image, starts[k], (1, width, width, channels))
+        for k, (image, width) in enumerate(zip(padded, widths, strict=True))
+    ]
 
 
 def _at_least(images: Tensor, width: int) -> Tensor:

@@ -243,7 +243,13 @@ class GlimpseNetwork(ExitPrediction):
     def predict_path(
         self, x: Any, batch_size: int | None = None, verbose: Any = "auto"
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Where the network looks: logits `[N, T, n]` after each glimpse, and locations `[N, T, 2]`, each (y, x)."""
+        """Where the network looks on images `[N, H, W, C]`.
+
+        Returns:
+            Logits `[N, T, n]` after each glimpse, and locations `[N, T, 2]`, each (y, x).
+        """
+        if not self.built:
+            self.build((None, *np.shape(x)[1:]))
         made = self.__dict__.get("_path_model")
         if made is None:
             made = (_Path(self),)  # in a tuple, where neither Keras's tracking nor its saving looks

@@ -78,13 +78,7 @@ class GuidedAttention(RecurrentAttention):
 
     def compile(
         self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        loss_weights: Any = None,
-        metrics: Any = None,
-        policy_weight: float = 1.0,
-        normalize_advantages: bool = False,
-        location_decay: float = 0.05,
+        *args: Any,
         guidance: Sequence[float] = (1.0, 0.2),
         reach: Sequence[float] = (1.5, 0.5),
         guidance_steps: int = 1000,
@@ -95,7 +89,7 @@ class GuidedAttention(RecurrentAttention):
         """As for `RecurrentAttention`, with the guidance.
 
         Args:
-            optimizer, loss, loss_weights, metrics, policy_weight, normalize_advantages, location_decay: As there.
+            *args: Of `RecurrentAttention.compile`.
             guidance: Weight `a` at the beginning and after `guidance_steps`.
             reach: How near the centre a look must come to count, as a share of the region's half size, likewise.
             guidance_steps: Training steps over which both change.
@@ -103,7 +97,7 @@ class GuidedAttention(RecurrentAttention):
                 (Huber loss, weight `a`) to the nearest region that no earlier look of this path has hit; where all are
                 found, nowhere. The label's reward has weight `1 - a` then, too.
             discount: `gamma`.
-            **kwargs: Further arguments of `keras.Model.compile`.
+            **kwargs: Of `RecurrentAttention.compile`, but for `reward`: what is earned is said above.
         """
         if guided_by not in GUIDANCES:
             raise ValueError(
@@ -115,9 +109,12 @@ class GuidedAttention(RecurrentAttention):
         if not 0 <= discount <= 1:
             raise ValueError(f"Invalid value for argument `discount`. Expected 0 to 1. Received: {discount!r}")
         self.guidance_steps, self.guided_by, self.discount = guidance_steps, guided_by, float(discount)
-        super().compile(
-            optimizer, loss, loss_weights, metrics, policy_weight, normalize_advantages, location_decay, **kwargs
-        )
+        if "reward" in kwargs:
+            raise ValueError(
+                "Invalid argument `reward`. Expected `guidance` alone to decide what is earned. "
+                f"Received: {kwargs['reward']!r}"
+            )
+        super().compile(*args, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         config = super().get_compile_config()

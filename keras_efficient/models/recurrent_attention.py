@@ -73,7 +73,7 @@ class RecurrentAttention(GlimpseNetwork):
         super().build(input_shape)
         self.baseline.build((None, self.cell.policy_width))
 
-    def compile(
+    def compile(  # type: ignore[override]  # other options than those of exits
         self,
         optimizer: Any = "rmsprop",
         loss: Any = None,
