@@ -290,8 +290,8 @@ def measure_dense(library: ctypes.CDLL, size: int, options: dict[str, Any]) -> d
     times = compare(sides, overheads, options["blocks"], options["block_seconds"])
     cases = {}
     for kind, (side, packed) in ours.items():
-        more = {"error": error_of_dense(side, packed, kind), "types": "float32 to float32", "peer": "dynamic int8"}
-        case = summary(times, kind, "dynamic", size * size, **more)
+        more = {"error": error_of_dense(side, packed, kind), "types": "float32 to float32"}
+        case = {**summary(times, kind, "dynamic", size * size, **more), "peer": "dynamic int8"}
         case["static_int8_us"] = float(np.median(times["static"])) * 1e6
         case["weight_bytes"] = sum(array.nbytes for array in packed)
         cases[f"dense {size} {kind}"] = case
@@ -302,9 +302,10 @@ def measure_dense(library: ctypes.CDLL, size: int, options: dict[str, Any]) -> d
 def report(cases: dict[str, Any]) -> None:
     """Prints a line for every case."""
     for name, case in cases.items():
+        mine = f"{case['us']:10.2f} us ({case['gmacs']:5.0f} GMAC/s)"
+        peer = f"{case['peer']:13}{case['peer_us']:10.2f} us ({case['peer_gmacs']:4.0f})"
         print(
-            f"{name:24}{case['us']:10.2f} us ({case['gmacs']:5.0f} GMAC/s)   {case['peer']:13}"
-            f"{case['peer_us']:10.2f} us ({case['peer_gmacs']:4.0f})   {case['speedup']:5.2f}x   error {case['error']:.1e}   {case['types']}",
+            f"{name:24}{mine}   {peer}   {case['speedup']:5.2f}x   error {case['error']:.1e}   {case['types']}",
             flush=True,
         )
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import keras
 
-from benchmarks.alq import files, networks, rounds, uniform
+from benchmarks.alq import devices, files, networks, rounds, uniform
 from benchmarks.early_exit.cells import Cells
 from keras_efficient import datasets, quantization
 from keras_efficient.demo.machine import machine
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
-PARTS = ("alq", "uniform", "keras")
+PARTS = ("alq", "uniform", "keras", "devices")
 UNIFORM_BITS = (1, 2, 4)
 
 
@@ -34,6 +34,7 @@ class Setting:
         width: Of the network, relative to the published one.
         float_epochs: Of the training in floats.
         uniform_epochs: Of the training with uniform bits, from the float weights.
+        activation_epochs: Of the training with 2-bit activations, after ALQ.
         recipe: Of ALQ.
     """
 
@@ -41,6 +42,7 @@ class Setting:
     width: float
     float_epochs: int
     uniform_epochs: int
+    activation_epochs: int
     recipe: rounds.Recipe
 
     def network(self) -> keras.Model:
@@ -49,8 +51,8 @@ class Setting:
 
 
 SETTINGS = {
-    "lenet5": Setting("mnist", 1.0, 5, 3, rounds.LENET5),
-    "vgg_small": Setting("cifar10", 0.25, 20, 8, rounds.VGG_SMALL),
+    "lenet5": Setting("mnist", 1.0, 5, 3, 2, rounds.LENET5),
+    "vgg_small": Setting("cifar10", 0.25, 20, 8, 4, rounds.VGG_SMALL),
 }
 
 
@@ -102,6 +104,7 @@ def measured(
         )
     for mode in ("int8", "int4"):
         makers[f"keras_{mode}"] = lambda mode=mode: uniform.keras_figures(path, dataset, mode)
+    makers["devices"] = lambda: device_figures(model, dataset, setting, work, images)
     for name, make in makers.items():
         if name.split("_")[0] in parts or (cells.directory / f"{name}.json").exists():
             summary[name] = cells.get(name, make)
@@ -129,6 +132,19 @@ def alq_figures(
     }
 
 
+def device_figures(
+    model: keras.Model, dataset: datasets.Dataset, setting: Setting, work: pathlib.Path, images: int
+) -> dict[str, Any]:
+    """The network in floats, int8, few bits, and few bits with 2-bit activations."""
+    network = rounds.compressed(work, model, dataset, setting.recipe)
+    path = work / "activations.keras"
+    if not path.exists():
+        quantization.finished(devices.with_activations(network, dataset, setting.activation_epochs)).save(path)
+    activations = keras.saving.load_model(path)
+    found = devices.end_to_end(model, quantization.finished(network), activations, dataset, work, images)
+    return {"activations": networks.accuracies(activations, dataset), "files": found}
+
+
 def print_table(summary: dict[str, Any]) -> None:
     """One row per way of quantising."""
     print(f"{'':<14}{'bits':>7}{'bytes':>12}{'validation':>12}{'test':>8}")
@@ -139,6 +155,8 @@ def print_table(summary: dict[str, Any]) -> None:
             print(f"{name:<14}{bits:>7}{row['bytes']:>12,.0f}{row['validation']:>12.2%}{row['test']:>8.2%}")
     for form, row in summary.get("alq", {}).get("files", {}).items():
         print(f"file, {form}: {row}")
+    for name, row in summary.get("devices", {}).get("files", {}).items():
+        print(f"{name:<26}{row['bytes']:>10,} bytes {row['accuracy']:>8.2%} {row['mean_us']:>8.1f} us")
 
 
 def _trained(model: keras.Model) -> float:

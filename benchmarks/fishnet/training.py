@@ -15,7 +15,7 @@ from keras_efficient.callbacks import FilterSharingSchedule
 from keras_efficient.datasets import MultiTaskDataset, TaskBatches
 from keras_efficient.models import MultiTask
 
-WARMUP, SEARCH = 0.2, 0.5
+WARMUP, SEARCH = 0.1, 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,18 +122,26 @@ def _layers(data: MultiTaskDataset, setting: Setting, seed: int) -> Made:
     return model, [LayerDecisions(WARMUP, SEARCH)]
 
 
-def _filters(data: MultiTaskDataset, setting: Setting, seed: int) -> Made:
-    model = MultiTask(
-        backbone(data.input_shape, setting.width, seed), data.num_classes, sharing=setting.sharing, seed=seed
-    )
-    return model, [FilterSharingSchedule(setting.share_rate, warmup=WARMUP, search=SEARCH)]
+def _filters(normalization: str) -> Callable[[MultiTaskDataset, Setting, int], Made]:
+    def make(data: MultiTaskDataset, setting: Setting, seed: int) -> Made:
+        model = MultiTask(
+            backbone(data.input_shape, setting.width, seed),
+            data.num_classes,
+            sharing=setting.sharing,
+            normalization=normalization,
+            seed=seed,
+        )
+        return model, [FilterSharingSchedule(setting.share_rate, warmup=WARMUP, search=SEARCH)]
+
+    return make
 
 
 METHODS: dict[str, Callable[[MultiTaskDataset, Setting, int], Made]] = {
-    "single_task": _single,
+    "filter_sharing_task_norm": _filters("task"),
+    "filter_sharing": _filters("shared"),
     "hard_sharing": _hard,
     "hard_sharing_task_norm": _hard_task_norm,
-    "cross_stitch": _cross_stitch,
+    "single_task": _single,
     "layer_decisions": _layers,
-    "filter_sharing": _filters,
+    "cross_stitch": _cross_stitch,
 }

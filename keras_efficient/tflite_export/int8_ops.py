@@ -1,4 +1,4 @@
-"""Gated convolutions of an int8 file on int8: what stands between DEQUANTIZE and QUANTIZE becomes the int8 op.
+"""Convolutions of ours in an int8 file on int8: what stands between DEQUANTIZE and QUANTIZE becomes the int8 op.
 
 The converter knows nothing of our ops and keeps them float32 between the integers that the fake-quant nodes asked for.
 Scales and zero points stand in the file by then, so the op takes the integers themselves, and the conversions that
@@ -6,7 +6,7 @@ nobody needs any more go.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,17 @@ from keras_efficient.ops.gated_conv_2d_int8 import (
     quantized_bias,
     quantized_kernel,
 )
+from keras_efficient.ops.multi_bit_conv_2d import multi_bit_conv_2d
+from keras_efficient.ops.multi_bit_conv_2d_int8 import MultiBitConv2DInt8Attributes, multi_bit_conv_2d_int8
+from keras_efficient.ops.registry import Op
 from keras_efficient.tflite_export import flatbuffer
 from keras_efficient.tflite_export.forms import Node
 from keras_efficient.tflite_export.trace import Instance
 
 
 def on_int8(model: Any, nodes: Sequence[Node]) -> list[Node]:
-    """Rewrites the gated convolutions with int8 on both sides; the other nodes come back as they are."""
-    rewritten = [_on_int8(model, node) if node.instance.op is gated_conv_2d else node for node in nodes]
+    """Rewrites the convolutions with int8 on both sides; the other nodes come back as they are."""
+    rewritten = [_on_int8(model, node) if node.instance.op.name in _TWINS else node for node in nodes]
     for subgraph in {id(node.subgraph): node.subgraph for node in nodes}.values():
         _drop_idle_conversions(model, subgraph)
     return rewritten
@@ -43,9 +46,8 @@ def _on_int8(model: Any, node: Node) -> Node:
     source, target = (_quantization(subgraph.tensors[index]) for index in (x, targets[0]))
     if source is None or target is None or any(_quantization(subgraph.tensors[t]) != target for t in targets):
         return node
-    kernel, kernel_scale = quantized_kernel(node.weights[0])
-    bias = quantized_bias(node.weights[1], source[0], kernel_scale)
-    attributes = GatedConv2DInt8Attributes(
+    twin, attributes_of, weights_of = _TWINS[node.instance.op.name]
+    attributes = attributes_of(
         **dataclasses.asdict(node.instance.attributes),
         input_scale=source[0],
         input_zero_point=source[1],
@@ -54,10 +56,26 @@ def _on_int8(model: Any, node: Node) -> Node:
     )
     operator.inputs = [x, *gates]
     operator.outputs = [targets[0]]
-    operator.opcodeIndex = flatbuffer.opcode_index(model, flatbuffer.CUSTOM, gated_conv_2d_int8.name)
+    operator.opcodeIndex = flatbuffer.opcode_index(model, flatbuffer.CUSTOM, twin.name)
     _replace(subgraph, targets[1:], targets[0])
     subgraph.operators = [op for op in subgraph.operators if not any(op is reader for reader in readers)]
-    return Node(subgraph, operator, Instance(gated_conv_2d_int8, attributes), [kernel, kernel_scale, bias])
+    return Node(subgraph, operator, Instance(twin, attributes), weights_of(node, source[0]))
+
+
+def _quantized_weights(node: Node, input_scale: float) -> list[Any]:
+    kernel, kernel_scale = quantized_kernel(node.weights[0])
+    return [kernel, kernel_scale, quantized_bias(node.weights[1], input_scale, kernel_scale)]
+
+
+def _same_weights(node: Node, _: float) -> list[Any]:
+    return node.weights
+
+
+_TWINS: dict[str, tuple[Op, type[Any], Callable[[Node, float], list[Any]]]] = {
+    gated_conv_2d.name: (gated_conv_2d_int8, GatedConv2DInt8Attributes, _quantized_weights),
+    multi_bit_conv_2d.name: (multi_bit_conv_2d_int8, MultiBitConv2DInt8Attributes, _same_weights),
+}
+"""By op: the same on int8, its attributes, and what becomes of the weights."""
 
 
 def _is(model: Any, operator: Any, name: str) -> bool:
