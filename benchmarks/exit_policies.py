@@ -1,14 +1,16 @@
 """What exit policies earn on data they have not seen: learned by TF-Agents, solved, tuned, fixed.
 
-`python -m benchmarks.exit_policies [--quick] [--data-dir DIR]`. Two kinds of data: synthetic chains, and the logits of
-a small convolutional network with four exits trained on scikit-learn's digits. Policies see 500 inputs (synthetic) or
-450 (digits); the rewards, `accuracy - trade_off * cost`, are of other inputs.
+`python -m benchmarks.exit_policies [--quick] [--data-dir DIR] [--work DIR]`. Two kinds of data: synthetic chains, and
+the logits of a small convolutional network with four exits trained on scikit-learn's digits. Policies see 500 inputs
+(synthetic) or 450 (digits); the rewards, `accuracy - trade_off * cost`, are of other inputs. An interrupted run goes
+on where it was.
 """
 
 import argparse
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from benchmarks.early_exit.cells import Cells
 from keras_efficient.datasets import load
 from keras_efficient.ops.macs import conv_macs, dense_macs
 from keras_efficient.policies import (
@@ -25,6 +28,7 @@ from keras_efficient.policies import (
     ExitData,
     ExitPolicyTrainer,
     LearnedPolicy,
+    PolicyGradient,
     ThresholdPolicy,
     best_fixed_exit,
     evaluate,
@@ -73,7 +77,7 @@ def digits_network(seed: int) -> tuple[ExitData, ExitData]:
 
 
 def rewards(
-    held_out: ExitData, test: ExitData, trade_off: float, seed: int, iterations: int
+    held_out: ExitData, test: ExitData, trade_off: float, seed: int, iterations: int | None
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Reward on `test` and seconds of training for each way to decide."""
     fixed, _ = best_fixed_exit(held_out, trade_off)
@@ -82,6 +86,7 @@ def rewards(
         "threshold": lambda: ThresholdPolicy.tune(held_out, trade_off=trade_off),
         "backward induction": lambda: BackwardInduction.fit(held_out, trade_off, seed=seed),
         "backward induction, binned": lambda: BackwardInduction.fit(held_out, trade_off, basis="step"),
+        "policy gradient": lambda: PolicyGradient(trade_off, seed=seed, verbose=0).fit(held_out),
     }
     for agent in AGENTS:
         makers[agent] = partial(learn, agent, held_out, trade_off, seed, iterations)
@@ -95,19 +100,22 @@ def rewards(
     return earned, seconds
 
 
-def learn(agent: Any, held_out: ExitData, trade_off: float, seed: int, iterations: int) -> LearnedPolicy:
-    """The policy of one agent with its default settings."""
+def learn(agent: Any, held_out: ExitData, trade_off: float, seed: int, iterations: int | None) -> LearnedPolicy:
+    """The policy of one agent with its default settings, or fewer iterations."""
     trainer = ExitPolicyTrainer(agent, trade_off=trade_off, iterations=iterations, seed=seed, verbose=0)
     return trainer.fit(held_out)
 
 
-def measure(seeds: int, trade_offs: list[float], iterations: int) -> list[dict[str, Any]]:
+def measure(cells: Cells, seeds: int, trade_offs: list[float], iterations: int | None) -> list[dict[str, Any]]:
     """One row per kind of data, trade-off and policy: mean and spread of the reward over seeds, seconds to make it."""
     rows = []
     for kind, make in {"synthetic": synthetic_chain, "digits": digits_network}.items():
         pairs = [make(seed) for seed in range(seeds)]
         for trade_off in trade_offs:
-            runs = [rewards(*pair, trade_off, seed, iterations) for seed, pair in enumerate(pairs)]
+            runs = [
+                cells.get(f"{kind}/{trade_off}/{seed}", partial(rewards, *pair, trade_off, seed, iterations))
+                for seed, pair in enumerate(pairs)
+            ]
             for name in runs[0][0]:
                 earned = [run[0][name] for run in runs]
                 seconds = [run[1].get(name, 0.0) for run in runs]
@@ -120,10 +128,16 @@ def measure(seeds: int, trade_offs: list[float], iterations: int) -> list[dict[s
 def main() -> None:
     """Prints the table and one line of JSON; without --quick writes results/exit_policies.json too."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one seed, one trade-off, a third of the iterations")
+    parser.add_argument("--quick", action="store_true", help="one seed, one trade-off, few iterations")
     parser.add_argument("--data-dir", help="not used: the data are synthetic or embedded")
-    quick = parser.parse_args().quick
-    rows = measure(1, [0.3], iterations=30) if quick else measure(3, [0.1, 0.3], iterations=100)
+    parser.add_argument("--work", type=Path, default=Path("build/exit_policies"), help="where cells are kept")
+    options = parser.parse_args()
+    quick = options.quick
+    if quick:
+        with tempfile.TemporaryDirectory() as work:
+            rows = measure(Cells(Path(work)), 1, [0.3], iterations=5)
+    else:
+        rows = measure(Cells(options.work), 3, [0.1, 0.3], iterations=None)
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     versions = {"python": platform.python_version(), "keras": keras.__version__, "backend": keras.backend.backend()}
     report = {"claim": "exit_policies", "machine": machine, "versions": versions, "rows": rows}
