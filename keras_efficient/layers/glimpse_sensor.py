@@ -84,7 +84,7 @@ class GlimpseSensor(keras.layers.Layer):
         cut = _sliced if alone and context.is_skipping() else _gathered
         patches = [self.as_float(patch) for patch in cut(images, locations, self.widths)]
         for k in range(1, self.num_scales):
-            patches[k] = ops.average_pool(patches[k], self.scale_factor**k, data_format="channels_last")
+            patches[k] = pooled(patches[k], self.scale_factor**k)
         return left_in_float(patches[0] if len(patches) == 1 else ops.concatenate(patches, axis=-1))
 
     def as_float(self, patch: Tensor) -> Tensor:
@@ -171,6 +171,12 @@ def _at_least(images: Tensor, width: int) -> Tensor:
     if not any(missing):
         return images
     return ops.pad(images, [[0, 0], *([size // 2, size - size // 2] for size in missing), [0, 0]])
+
+
+def pooled(images: Tensor, factor: int) -> Tensor:
+    """Means of squares of `factor x factor` pixels."""
+    window = (factor, factor)  # as strides, too: without them Keras 3.15 fails on JAX
+    return ops.average_pool(images, window, strides=window, data_format="channels_last")
 
 
 def left_in_float(tensor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_efficient.layers.glimpse_cell import GlimpseCell, Look, Recurrent
-from keras_efficient.layers.glimpse_sensor import check_count, inside_image, left_in_float
+from keras_efficient.layers.glimpse_sensor import check_count, inside_image, left_in_float, pooled
 
 Tensor = Any
 Shape = Sequence[int | None]
@@ -145,7 +145,7 @@ class GuidedCell(GlimpseCell):
             length = int(images.shape[axis])
             at = np.floor((np.arange(points) + 0.5) * length / points).astype("int32")
             images = ops.take(images, at, axis=axis)
-        return left_in_float(ops.average_pool(self.sensor.as_float(images), 2, data_format="channels_last"))
+        return left_in_float(pooled(self.sensor.as_float(images), 2))
 
     def look(self, images: Tensor, states: Sequence[Tensor], training: bool | None = None) -> Look:
         location = ops.cast(inside_image(states[-1]), self.compute_dtype)

@@ -37,6 +37,8 @@ class GuidedAttention(RecurrentAttention):
     Over the first `guidance_steps` training steps the weight `a` falls from the first to the second value of
     `guidance`, and `reach` likewise: a target that is easily hit at first teaches sooner.
 
+    In the log, `regions_found` is the share of the regions that the looks tried in training hit, at the last `reach`.
+
     `y` of `fit` is `{"label": [B], "regions": [B, R, 4]}`: centre (y, x), half height and half width in units of
     locations, zeros where there is no region (`datasets.regions_of` makes them from boxes in pixels). Plain labels do
     for images without any. Regions are part of the target: they never enter the network, and it needs none to predict.
@@ -165,18 +167,25 @@ class GuidedAttention(RecurrentAttention):
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         logits, learning = self._parted(y_pred)
-        regions, _ = self._guide(y, logits)
+        regions = self._regions(y, logits)
         if learning and regions is not None:
-            _, visited = first_visits(learning[LOCATIONS], regions, self._now(self.reach))
+            # At the last reach throughout: other variables than those of metrics cannot be read here on JAX.
+            _, visited = first_visits(learning[LOCATIONS], regions, self.reach[1])
             there = ops.cast(regions[:, :, 2] > 0, "float32")
             self.regions_found.update_state(visited[:, -1], sample_weight=there)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    def _guide(self, y: Any, logits: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
-        """Regions `[N, R, 4]` and the weight `[N, 1]` of their part in the reward, 0 for images without any."""
+    def _regions(self, y: Any, logits: dict[str, Tensor]) -> Tensor | None:
+        """Regions `[N, R, 4]`, None where `fit` got none."""
         if not isinstance(y, dict) or "regions" not in y:
+            return None
+        return ops.cast(self._repeated(y["regions"], logits), "float32")
+
+    def _guide(self, y: Any, logits: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """Regions, and the weight `[N, 1]` of their part in the reward, 0 for images without any."""
+        regions = self._regions(y, logits)
+        if regions is None:
             return None, None
-        regions = ops.cast(self._repeated(y["regions"], logits), "float32")
         annotated = ops.cast(ops.any(regions[:, :, 2] > 0, axis=1), "float32")
         return regions, annotated[:, None] * self._now(self.guidance)
 

@@ -53,7 +53,7 @@ def test_one_bright_pixel_is_found_where_it_is():
         np.testing.assert_allclose(pixels(location, image.shape[1:])[0], [row, column], atol=1e-5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(
     st.integers(3, 20),
     st.integers(3, 20),
