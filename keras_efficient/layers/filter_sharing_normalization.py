@@ -18,7 +18,9 @@ Shape = Sequence[int | None]
 class TaskBatchNormalization(keras.layers.Layer):
     """Batch normalisation with scale, offset and statistics of each task's own.
 
-    A filter that tasks share still sees other inputs in each of them, so its outputs are distributed differently.
+    A filter that tasks share still sees other inputs in each of them, so its outputs are distributed differently. Where
+    tasks are alike, one normalisation for all (`shared=True`) knows its statistics from more samples; run at once, the
+    tasks are then normalised by the statistics of all of them together.
 
     >>> layer = TaskBatchNormalization(num_tasks=2)
     >>> y = layer(x, task=1, training=True)                    # statistics of task 1 alone move
@@ -26,6 +28,7 @@ class TaskBatchNormalization(keras.layers.Layer):
     Args:
         num_tasks: Number of tasks `T`.
         frozen_tasks: The first so many are finished: theirs run in inference mode and are not trainable.
+        shared: Whether there is one normalisation for all tasks.
         momentum, epsilon, center, scale: As in `keras.layers.BatchNormalization`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
@@ -41,6 +44,7 @@ class TaskBatchNormalization(keras.layers.Layer):
         self,
         num_tasks: int = 2,
         frozen_tasks: int = 0,
+        shared: bool = False,
         momentum: float = 0.99,
         epsilon: float = 1e-3,
         center: bool = True,
@@ -57,37 +61,53 @@ class TaskBatchNormalization(keras.layers.Layer):
             )
         self.num_tasks = num_tasks
         self.frozen_tasks = frozen_tasks
+        self.shared = shared
         self.momentum = momentum
         self.epsilon = epsilon
         self.center = center
         self.scale = scale
 
+    @property
+    def num_rows(self) -> int:
+        """How many normalisations there are."""
+        return 1 if self.shared else self.num_tasks
+
+    @property
+    def frozen_rows(self) -> int:
+        """How many of them, from the first, stay as they are."""
+        return min(self.frozen_tasks, self.num_rows)
+
     def build(self, inputs_shape: Shape) -> None:
         self.channels = int(inputs_shape[-1] or 0)
-        learned = (self.num_tasks - self.frozen_tasks, self.channels)
-        frozen = (self.frozen_tasks, self.channels)
+        learned = (self.num_rows - self.frozen_rows, self.channels)
+        frozen = (self.frozen_rows, self.channels)
         self.gamma = self.add_weight(name="gamma", shape=learned, initializer="ones") if self.scale else None
         self.beta = self.add_weight(name="beta", shape=learned, initializer="zeros") if self.center else None
         fixed: dict[str, Any] = {"trainable": False, "autocast": False, "dtype": self.variable_dtype}
         self.frozen_gamma = self.frozen_beta = None
-        if self.frozen_tasks and self.scale:
+        if self.frozen_rows and self.scale:
             self.frozen_gamma = self.add_weight(name="frozen_gamma", shape=frozen, initializer="ones", **fixed)
-        if self.frozen_tasks and self.center:
+        if self.frozen_rows and self.center:
             self.frozen_beta = self.add_weight(name="frozen_beta", shape=frozen, initializer="zeros", **fixed)
-        moving = (self.num_tasks, self.channels)
+        moving = (self.num_rows, self.channels)
         self.moving_mean = self.add_weight(name="moving_mean", shape=moving, initializer="zeros", **fixed)
         self.moving_variance = self.add_weight(name="moving_variance", shape=moving, initializer="ones", **fixed)
 
     def call(self, inputs: Tensor, task: int | None = 0, training: bool | None = None) -> Tensor:
         if task is not None:
             check_task(task, self.num_tasks)
-        rows = slice(None) if task is None else slice(task, task + 1)
+        one = task is not None or self.shared
+        number = 0 if self.shared else task
+        rows = slice(None) if number is None else slice(number, number + 1)
         x = ops.cast(inputs, "float32")
+        if task is None and self.shared:  # [B, ..., T, C]
+            x = ops.reshape(x, (-1, *inputs.shape[1:-1], self.num_tasks, self.channels))
         mean, variance = self.moving_mean.value[rows], self.moving_variance.value[rows]
-        learns = np.arange(self.num_tasks) >= self.frozen_tasks
+        learns = np.arange(self.num_rows) >= self.frozen_rows
         if training and self.trainable and learns[rows].any():
-            batch = [ops.reshape(value, (-1, self.channels)) for value in ops.moments(x, list(range(len(x.shape) - 1)))]
-            moves = learns & ((np.arange(self.num_tasks) == task) | (task is None))
+            axes = list(range(len(x.shape) - 1))
+            batch = [ops.reshape(value, (-1, self.channels)) for value in ops.moments(x, axes)]
+            moves = learns & ((np.arange(self.num_rows) == number) | (not one))
             for moving, found in zip((self.moving_mean, self.moving_variance), batch, strict=True):
                 self._follow(moving, ops.stop_gradient(found), moves)
             learning = ops.convert_to_tensor(learns[rows][:, None])
@@ -101,7 +121,7 @@ class TaskBatchNormalization(keras.layers.Layer):
             scale=_rows(self.frozen_gamma, self.gamma, rows),
             epsilon=self.epsilon,
         )
-        return ops.cast(y, self.compute_dtype)
+        return ops.cast(ops.reshape(y, (-1, *inputs.shape[1:])), self.compute_dtype)
 
     def _follow(self, moving: Any, found: Tensor, moves: NDArray[Any]) -> None:
         """Moves the statistics of some tasks a step towards those of the batch."""
@@ -119,8 +139,8 @@ class TaskBatchNormalization(keras.layers.Layer):
         """Sets what `get_rows` gives."""
         for (frozen, learned), value in zip(self._pairs(), values, strict=False):
             if frozen is not None:
-                frozen.assign(value[: self.frozen_tasks])
-            learned.assign(value[self.frozen_tasks :])
+                frozen.assign(value[: self.frozen_rows])
+            learned.assign(value[self.frozen_rows :])
         self.moving_mean.assign(values[-2])
         self.moving_variance.assign(values[-1])
 
@@ -136,6 +156,7 @@ class TaskBatchNormalization(keras.layers.Layer):
             **super().get_config(),
             "num_tasks": self.num_tasks,
             "frozen_tasks": self.frozen_tasks,
+            "shared": self.shared,
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "center": self.center,

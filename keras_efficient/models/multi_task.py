@@ -137,7 +137,7 @@ class MultiTask(TaskTraining):
         except Exception as error:
             raise ValueError(
                 f"Invalid value for argument `heads`. Expected a head of task {task!r} that reads features of shape "
-                f"{tuple(features.shape)}. It says: {str(error).strip().splitlines()[0]}"
+                f"{tuple(features.shape)}. Received: {head.name!r}, which says: {str(error).strip().splitlines()[0]}"
             ) from error
         return head
 
@@ -352,7 +352,7 @@ def _carry_over(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
         new.phase = "shared"
     elif isinstance(old, TaskBatchNormalization):
         assert isinstance(new, TaskBatchNormalization)
-        new.set_rows([_extended(rows, new.num_tasks) for rows in old.get_rows()])
+        new.set_rows([_extended(rows, new.num_rows) for rows in old.get_rows()])
     else:
         new.set_weights(old.get_weights())
 

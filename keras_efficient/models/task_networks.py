@@ -77,7 +77,7 @@ def computes_side_by_side(trunk: keras.Model) -> bool:
 
 def as_functional(model: keras.Model) -> keras.Model:
     """A Functional model over the layers of a Functional or Sequential one."""
-    return keras.Model(model.input, model.outputs[0]) if isinstance(model, keras.Sequential) else model
+    return keras.Model(model.inputs, model.outputs[0]) if isinstance(model, keras.Sequential) else model
 
 
 def _is_graph(layer: Layer) -> bool:
@@ -118,10 +118,12 @@ def shared_layer(layer: Layer, normalization: str, options: dict[str, Any]) -> L
         made = FilterSharingConv2D(**{key: config[key] for key in _OF_CONV}, **policy, **options)
     elif type(layer) is keras.layers.Dense:
         made = FilterSharingDense(**{key: config[key] for key in _OF_BOTH}, units=layer.units, **policy, **options)
-    elif type(layer) is keras.layers.BatchNormalization and normalization == "task":
+    elif type(layer) is keras.layers.BatchNormalization and _normalizes_channels(layer):
         kept = ("name", "momentum", "epsilon", "center", "scale")
         counts = {key: options[key] for key in ("num_tasks", "frozen_tasks")}
-        made = TaskBatchNormalization(**{key: config[key] for key in kept}, **policy, **counts)
+        made = TaskBatchNormalization(
+            **{key: config[key] for key in kept}, **policy, **counts, shared=normalization == "shared"
+        )
     else:
         made = type(layer).from_config(config)
         if options["frozen_tasks"]:
@@ -139,7 +141,7 @@ def _build_like(made: Layer, layer: Layer) -> None:
         copies = [np.repeat(weight[None], made.num_sources, axis=0) for weight in layer.get_weights()]
         made.assign_sources(copies[0], copies[1] if made.biases is not None else None)
     elif isinstance(made, TaskBatchNormalization) and not isinstance(layer, TaskBatchNormalization):
-        made.set_rows([np.repeat(weight[None], made.num_tasks, axis=0) for weight in layer.get_weights()])
+        made.set_rows([np.repeat(weight[None], made.num_rows, axis=0) for weight in layer.get_weights()])
     else:
         made.set_weights(layer.get_weights())
 
@@ -163,7 +165,7 @@ def plain_layer(layer: Layer, made: Layer, task: int) -> Layer:
         options = {key: getattr(made, key) for key in ("momentum", "epsilon", "center", "scale")}
         plain = keras.layers.BatchNormalization(**options, name=made.name, dtype=made.dtype_policy)
         plain.build(_input_shape(made))
-        plain.set_weights([rows[task] for rows in made.get_rows()])
+        plain.set_weights([rows[0 if made.shared else task] for rows in made.get_rows()])
         return plain
     plain = type(made).from_config(made.get_config())
     if made.weights:
@@ -183,3 +185,8 @@ def _without_sharing(layer: Layer, made: FilterSharing) -> Layer:
 
 def _input_shape(layer: Layer) -> Any:
     return layer.get_build_config()["input_shape"]
+
+
+def _normalizes_channels(layer: Layer) -> bool:
+    """Whether a batch normalisation works on the last axis."""
+    return bool(layer.axis == -1 or layer.axis == len(_input_shape(layer)) - 1)

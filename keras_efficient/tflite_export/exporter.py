@@ -9,6 +9,7 @@ import keras
 
 from keras_efficient import _native
 from keras_efficient.tflite_export import flatbuffer, forms, int8, int8_ops, metadata, plans, prune, runtime, verify
+from keras_efficient.tflite_export import task_file as tasks
 from keras_efficient.tflite_export.precision import in_float32
 from keras_efficient.tflite_export.report import ExportReport
 from keras_efficient.tflite_export.session import Session
@@ -38,6 +39,7 @@ def export(
     staged: bool = False,
     budget_inputs: bool | None = None,
     aar: str | os.PathLike[str] | None = None,
+    task: str | None = None,
 ) -> ExportReport:
     """Writes a Keras model as a `.tflite` file, or as a folder for a device, and verifies it against Keras.
 
@@ -68,6 +70,8 @@ def export(
             the policy reads it, as further inputs; None for where `model.policy.takes_trade_off`. Staged files need
             none: the host caps, and their policies take the trade-off.
         aar: For an Android folder, the Android library; the one built in this source tree where None.
+        task: For a `MultiTask` network, the only task to write, as a plain network. Without it all tasks go into one
+            file in float32, a signature each, named after the task, with filters that they share stored once.
 
     Returns:
         The `ExportReport`: ops written, parity per output, bytes, what was not converted and why. For a folder a
@@ -80,6 +84,8 @@ def export(
         OSError: If the path cannot be written.
     """
     form = _check_form(ops, target)
+    if task is not None:
+        model = tasks.plain_network(model, task)
     if is_folder(target, path):
         further = {
             "ops": ops,
@@ -110,6 +116,8 @@ def export(
         )
     if staged:
         check_staged(model, batch_size)
+    if tasks.has_tasks(model):
+        tasks.check_whole(quantize)
     has_policy = getattr(model, "policy", None) is not None
     if batch_size != 1 and has_policy:
         raise ValueError(
@@ -141,6 +149,9 @@ def export(
                 "budget_inputs": budget_inputs,
             },
         )
+    if tasks.has_tasks(model):
+        more = {**({"labels": labels} if labels else {}), **({"normalization": normalization} if normalization else {})}
+        return tasks.export_tasks(model, file, specs, inputs, more)
     model = in_float32(model)
     plan = plans.stages(model, specs) if staged else plans.whole(model, specs, signature, budget_inputs)
     quantizing = int8.calibrated(model, specs, representative_data) if quantize else None

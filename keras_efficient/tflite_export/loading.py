@@ -13,6 +13,7 @@ def load(
     num_threads: int = 1,
     runtime: str | None = None,
     plugins: list[str] | None = None,
+    task: str | None = None,
 ) -> Runner | StagedRunner:
     """Loads a `.tflite` file.
 
@@ -22,6 +23,8 @@ def load(
         num_threads: Threads of builtin ops and kernels.
         runtime: `"ai_edge_litert"`, `"tensorflow"` or `"tflite_runtime"`; the first one that is installed where None.
         plugins: Paths of further kernel libraries; those of installed plugin packages are found by themselves.
+        task: Of a file with all tasks of a `MultiTask` network, the one to load; its kernels are put together first,
+            so that it runs as fast as a plain network and takes as much memory.
 
     Returns:
         A `Runner`, or a `StagedRunner` for a file exported with `staged=True`; both are called alike.
@@ -32,5 +35,5 @@ def load(
         FileNotFoundError: If the file or the library does not exist.
         ImportError: If no runtime is installed.
     """
-    session = opened(path, delegate=delegate, num_threads=num_threads, runtime=runtime, plugins=plugins)
+    session = opened(path, delegate=delegate, num_threads=num_threads, runtime=runtime, plugins=plugins, task=task)
     return StagedRunner(session) if session.metadata.get("staged") else Runner(session)

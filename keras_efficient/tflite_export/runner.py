@@ -13,7 +13,8 @@ from keras_efficient import _native
 from keras_efficient.tflite_export.budgets import Budget, budget
 from keras_efficient.tflite_export.inputs import checked_inputs
 from keras_efficient.tflite_export.runtime import Runtime, find_runtime
-from keras_efficient.tflite_export.session import Session
+from keras_efficient.tflite_export.session import Session, file_metadata
+from keras_efficient.tflite_export.task_folding import one_task
 
 Array = NDArray[Any]
 BUDGET_INPUTS = ("trade_off", "max_exit")
@@ -57,6 +58,7 @@ def opened(
     num_threads: int = 1,
     runtime: str | None = None,
     plugins: list[str] | None = None,
+    task: str | None = None,
 ) -> Session:
     """A `.tflite` file in an interpreter; arguments and errors as for `load`."""
     if num_threads < 1:
@@ -67,6 +69,8 @@ def opened(
             f"Invalid value for argument `path`. Expected a .tflite file. Received: {file} (not there)"
         )
     content = file.read_bytes()
+    if task is not None or "tasks" in file_metadata(content):
+        content = one_task(content, task)
     return Session(content, find_runtime(runtime), delegate_library(delegate), num_threads, plugins)
 
 
