@@ -52,3 +52,26 @@ def test_every_layer_in_a_fresh_process(tmp_path):
         np.testing.assert_array_equal(loaded["exit_index"], exit_index)
         for name, values in model.predict_all(x, verbose=0).items():
             np.testing.assert_array_equal(loaded[name], values)
+
+
+GLIMPSES = """
+import keras, numpy as np
+import keras_efficient
+model = keras.saving.load_model("model.keras")
+np.savez("loaded.npz", **model.predict_all(np.load("x.npy"), verbose=0))
+"""
+
+
+def test_a_glimpse_network_in_a_fresh_process(tmp_path):
+    x = np.random.default_rng(0).normal(size=(4, 12, 12, 1)).astype("float32")
+    model = models.GuidedAttention(3, layers.GuidedCell(4, 2, units=6, context_size=4), num_glimpses=2)
+    model.build((None, 12, 12, 1))
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", x)
+    done = subprocess.run(
+        [sys.executable, "-c", GLIMPSES], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    with np.load(tmp_path / "loaded.npz") as loaded:
+        for name, values in model.predict_all(x, verbose=0).items():
+            np.testing.assert_array_equal(loaded[name], values)

@@ -144,7 +144,7 @@ class GuidedAttention(RecurrentAttention):
         won = self.is_right(self._repeated(self.labels_of(y), logits), logits[self.exit_names[-1]])
         regions, weight = self._guide(y, logits)
         rewards = won[:, None] * ops.one_hot(ops.convert_to_tensor([self.num_glimpses - 1]), self.num_glimpses)
-        if regions is not None:
+        if weight is not None:
             rewards = (1.0 - weight) * rewards
         if regions is not None and self.guided_by == "reward":
             first, _ = first_visits(learning[LOCATIONS], regions, self._now(self.reach))
