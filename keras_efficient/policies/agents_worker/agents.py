@@ -37,7 +37,7 @@ class Trainer:
         self.head = tf_keras.layers.Dense(
             2, kernel_initializer=tf_keras.initializers.RandomUniform(-0.03, 0.03), name="head"
         )
-        self.optimizer = tf_keras.optimizers.Adam(config["learning_rate"])
+        self.optimizer = tf_keras.optimizers.AdamW(config["learning_rate"], weight_decay=config["weight_decay"])
         self.agent = self.make_agent(self.optimizer)
         self.agent.initialize()
         self.train = common.function(self.agent.train)
