@@ -37,7 +37,6 @@ CONVOLUTIONS = [(56, 64), (28, 128), (14, 256)]
 DENSE_SIZES = [4096, 1024]
 DENSE_BITS = {"w1": 1, "w2": 2, "mixed": 2}
 GROUP = 256
-SCALAR = 0
 Array = np.ndarray[Any, Any]
 
 
@@ -102,12 +101,12 @@ class Ours:
         self._library, self._name = library, name
         self.x, self.y, self.pool = np.ascontiguousarray(x), y, ctypes.c_void_p(None)
         outputs = shape.conv.out_channels if name == "ke_multi_bit_conv_2d" else shape.outputs
-        self._kept = (packed, levels, np.zeros(outputs, np.float32))
+        self.kept = (packed, levels, np.zeros(outputs, np.float32))
         streams = Streams(
             *(array.ctypes.data for array in packed), packed.widths.nbytes, packed.bits.nbytes, packed.scales.size
         )
         message = ctypes.create_string_buffer(256)
-        pointers = [ctypes.c_void_p(array.ctypes.data) for array in self._kept[1:]]
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in self.kept[1:]]
         plan = self._call("create")(ctypes.byref(shape), ctypes.byref(streams), *pointers, message, 256)
         if plan is None:
             raise RuntimeError(message.value.decode())
@@ -238,12 +237,23 @@ def relative_error(y: Array, reference: Array) -> float:
 
 
 def error_of_convolution(library: ctypes.CDLL, size: int, channels: int, bits: int, isa: int) -> float:
-    """Of float32 outputs on this instruction set beside the scalar ones."""
-    sides = [convolution(library, size, channels, bits, which, real=True) for which in (isa, SCALAR)]
-    for side in sides:
-        side.seconds(1)
-        side.close()
-    return relative_error(sides[0].y, sides[1].y)
+    """Of float32 outputs at 64 pixels inside the picture, beside the product with unpacked weights."""
+    from keras_efficient.ops import bits as packing
+
+    side = convolution(library, size, channels, bits, isa, real=True)
+    side.seconds(1)
+    side.close()
+    packed, levels = side.kept[:2]
+    signs, scales, _ = packing.unpack(packed, channels, 9, channels, 1)
+    weights = (signs * scales[..., None]).reshape(channels, -1).astype(np.float64)
+    x = side.x.astype(np.float64)
+    if bits:
+        values = levels[0] + (2 * (np.arange(2**bits)[:, None] >> np.arange(bits) & 1) - 1) @ levels[1:]
+        steps = (np.sort(values)[1:] + np.sort(values)[:-1]) / 2
+        x = np.sort(values)[np.searchsorted(steps, x, side="right")]
+    rows, columns = np.random.default_rng(6).integers(1, size - 1, (2, 64))
+    patches = np.stack([x[r - 1 : r + 2, c - 1 : c + 2].ravel() for r, c in zip(rows, columns, strict=True)])
+    return relative_error(side.y[rows, columns], np.maximum(patches @ weights.T, 0))  # relu, as the peer has
 
 
 def error_of_dense(side: Ours, packed: Any, kind: str) -> float:

@@ -72,7 +72,7 @@ def test_what_is_in_the_files(files):
     _, names = custom_codes(files["builtin"][0])
     assert names.count("CONV_2D") == 5
     entries = json.loads(flatbuffer.get_metadata(composite, "keras_efficient"))
-    assert entries["ops"] == {"ke.gated_conv_2d": 1, "ke.multi_bit_dense": 1}
+    assert entries["ops"] == {"ke.gated_conv_2d": 1, "ke.multi_bit_dense": 2}
     assert entries["labels"] == list("0123456789")
     assert len(entries["exits"]) == 3
 

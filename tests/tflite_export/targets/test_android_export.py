@@ -57,7 +57,7 @@ def test_everything_is_in_the_manifest_with_its_hash(bundle):
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert manifest["abis"] == ["arm64-v8a", "x86_64"]
     assert manifest["form"] == "custom"
-    assert manifest["ops"] == {"ke.gated_conv_2d": 1, "ke.multi_bit_dense": 1}
+    assert manifest["ops"] == {"ke.gated_conv_2d": 1, "ke.multi_bit_dense": 2}
     assert manifest["gradle"][0] == f'implementation files("libs/{aar}")'
     assert manifest["notes"] == []
 

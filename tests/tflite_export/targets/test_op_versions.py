@@ -41,7 +41,7 @@ def files(exits, images, tmp_path_factory):
 
 
 def test_custom_ops_are_refused_with_both_versions(files):
-    with pytest.raises(ValueError, match=r"ke\.multi_bit_dense: Invalid op version\. Expected at most 1.*Received: 99"):
+    with pytest.raises(ValueError, match=r"ke\.multi_bit_dense: Invalid op version\. Expected at most 2.*Received: 99"):
         tflite_export.load(files / "custom_99.tflite")
 
 
