@@ -19,7 +19,7 @@ from tf_agents.utils import common
 
 from .exit_chain import CONTINUE, EXIT
 
-_FIRST_BONUS = 0.03  # REINFORCE's entropy bonus at the beginning, on top of the one that stays
+_FIRST_BONUS = 0.1  # REINFORCE's entropy bonus at the beginning, on top of the one that stays
 
 Layers = list[tuple[NDArray[np.float32], ...]]
 
