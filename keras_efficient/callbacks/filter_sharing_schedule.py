@@ -54,8 +54,8 @@ class FilterSharingSchedule(keras.callbacks.Callback):
         target: float | None = 0.5,
         strength: float = 10.0,
         private_price: float = 0.0,
-        warmup: float = 0.2,
-        search: float = 0.5,
+        warmup: float = 0.1,
+        search: float = 0.2,
         temperature: tuple[float, float] = (1.0, 0.5),
         unlock: bool = False,
         decision_data: Any = None,
@@ -107,7 +107,7 @@ class FilterSharingSchedule(keras.callbacks.Callback):
             )
         self._layers: list[FilterSharing] = self.model.sharing_layers
         self._unlocked = 0
-        self._decisions = None
+        self._decisions: DecisionTraining | None = None
         self._synchronize()
         self.model.set_phase("shared")
         self._price(0.0, 0.0, 0.0)

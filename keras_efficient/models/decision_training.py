@@ -36,7 +36,7 @@ class _Decisions(keras.Model):
     """The same network with nothing trainable but decisions."""
 
     def __init__(self, model: MultiTask) -> None:
-        super().__init__()
+        super().__init__(name="decisions")
         self.model = model
         self.built = True
 

@@ -40,8 +40,9 @@ def _fold(parsed: Any, graph: Any) -> None:
     kept = []
     for operator in graph.operators:
         kind = names[flatbuffer.operator_code(parsed, operator)[0]]
-        values = [flatbuffer.constant(parsed, graph.tensors[int(i)]) for i in operator.inputs if int(i) >= 0]
-        if kind not in ("GATHER", "MUL") or any(value is None for value in values):
+        found = [flatbuffer.constant(parsed, graph.tensors[int(i)]) for i in operator.inputs if int(i) >= 0]
+        values = [value for value in found if value is not None]
+        if kind not in ("GATHER", "MUL") or len(values) < len(found):
             kept.append(operator)
             continue
         result = values[0][values[1]] if kind == "GATHER" else values[0] * values[1]
