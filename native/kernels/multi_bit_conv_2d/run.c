@@ -11,6 +11,7 @@ typedef struct Sample {
   uint8_t *y;
   int32_t bases;
   int64_t pixels_per_task;
+  int32_t parts; /* of the pixels: a task takes one of them for one block */
   int32_t rows_per_task;
 } Sample;
 
@@ -59,7 +60,8 @@ static void run_tiles(void *argument, int index) {
   const Sample *sample = argument;
   const KeMultiBitConv2DPlan *plan = sample->plan;
   const int64_t all = (int64_t)plan->output_height * plan->output_width;
-  const int64_t begin = index * sample->pixels_per_task;
+  const int32_t b = index / sample->parts;
+  const int64_t begin = index % sample->parts * sample->pixels_per_task;
   const int64_t end = all - begin < sample->pixels_per_task ? all : begin + sample->pixels_per_task;
   KeMultiBitTile tile = {.shared = plan->shared, .is_int8 = plan->shape.is_int8};
   tile.is_clamped = plan->shape.conv.activation != 0;
@@ -67,22 +69,20 @@ static void run_tiles(void *argument, int index) {
   const size_t element = plan->shape.is_int8 ? 1 : sizeof(float);
   Aim at = {.image = plan->image, .places = plan->pixel_place, .bases = plan->pixel_base,
             .pitch = (size_t)plan->packed.outputs * element};
-  for (int32_t b = 0; b < plan->blocks; b++) {
-    const KeMultiBitBlock *block = &plan->block[b];
-    const int32_t left = plan->packed.outputs - b * KE_BLOCK;
-    tile.outputs = left < KE_BLOCK ? left : KE_BLOCK;
-    tile.vectors = block->vectors;
-    tile.records = plan->records + block->data;
-    tile.places = plan->place + block->places;
-    tile.count = block->end[sample->bases];
-    tile.multiplier = plan->multiplier + b * KE_BLOCK;
-    at.base = plan->base + (size_t)b * KE_BLOCK;
-    at.y = sample->y + (size_t)b * KE_BLOCK * element;
-    for (int64_t first = begin; first < end; first += plan->path->pixels) {
-      tile.pixels = first + 1 == end ? 1 : plan->path->pixels;
-      aim(&at, first, end, tile.pixels, &tile);
-      plan->path->tile(&tile);
-    }
+  const KeMultiBitBlock *block = &plan->block[b];
+  const int32_t left = plan->packed.outputs - b * KE_BLOCK;
+  tile.outputs = left < KE_BLOCK ? left : KE_BLOCK;
+  tile.vectors = block->vectors;
+  tile.records = plan->records + block->data;
+  tile.places = plan->place + block->places;
+  tile.count = block->end[sample->bases];
+  tile.multiplier = plan->multiplier + b * KE_BLOCK;
+  at.base = plan->base + (size_t)b * KE_BLOCK;
+  at.y = sample->y + (size_t)b * KE_BLOCK * element;
+  for (int64_t first = begin; first < end; first += plan->path->pixels) {
+    tile.pixels = first + 1 == end ? 1 : plan->path->pixels;
+    aim(&at, first, end, tile.pixels, &tile);
+    plan->path->tile(&tile);
   }
 }
 
@@ -145,13 +145,15 @@ static void round_sample(KeMultiBitConv2DPlan *plan, const float *x, float *scal
   parallel->run(parallel->pool, tasks, round_some, &rounding);
 }
 
+/* About four tasks for each thread; a block's records stay in the cache of one. */
 static void split(Sample *sample, int threads) {
   const KeMultiBitConv2DPlan *plan = sample->plan;
   const int64_t all = (int64_t)plan->output_height * plan->output_width, pixels = plan->path->pixels;
-  const int tasks = threads > 1 ? 4 * threads : 1;
   const int64_t tiles = (all + pixels - 1) / pixels;
-  sample->pixels_per_task = (tiles + tasks - 1) / tasks * pixels;
-  sample->rows_per_task = (plan->height + tasks - 1) / tasks;
+  const int64_t parts = threads > 1 ? (4 * threads - 1) / plan->blocks + 1 : 1;
+  sample->pixels_per_task = (tiles + parts - 1) / parts * pixels;
+  sample->parts = (int32_t)((all - 1) / sample->pixels_per_task + 1);
+  sample->rows_per_task = threads > 1 ? (plan->height - 1) / (8 * threads) + 1 : plan->height;
 }
 
 static void run_alone(void *pool, int tasks, void (*task)(void *argument, int index), void *argument) {
@@ -189,7 +191,7 @@ int ke_multi_bit_conv_2d_run(KeMultiBitConv2DPlan *plan, int32_t max_bits, const
     sample.bases = plan->base_bits;
     split(&sample, parallel->threads);
     parallel->run(parallel->pool, (plan->height - 1) / sample.rows_per_task + 1, take_rows, &sample);
-    parallel->run(parallel->pool, (int)((pixels - 1) / sample.pixels_per_task + 1), run_tiles, &sample);
+    parallel->run(parallel->pool, plan->blocks * sample.parts, run_tiles, &sample);
   }
   return KE_GATED_CONV_2D_OK;
 }
