@@ -57,7 +57,7 @@ SETTINGS = {
 
 
 def main() -> None:
-    """Prints a table and one line of JSON; without --quick writes results/alq_<net>.json too."""
+    """Prints a table and one line of JSON; without --quick writes results/alq_<net>.json and .png too."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--net", choices=tuple(SETTINGS), default="lenet5")
     parser.add_argument("--quick", action="store_true", help="few images, one epoch of each; nothing is written")
@@ -78,6 +78,9 @@ def main() -> None:
         summary = measured(options.net, setting, dataset, work, parts, images=2000)
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"alq_{options.net}.json").write_text(json.dumps(summary, indent=1) + "\n")
+        if "alq" in summary:
+            network = keras.saving.load_model(work / "multi_bit.keras")
+            quantization.picture(network, RESULTS / f"alq_{options.net}.png")
     print_table(summary)
     print(json.dumps(summary))
 
@@ -164,7 +167,8 @@ def _trained(model: keras.Model) -> float:
 
 
 def _short(setting: Setting) -> Setting:
-    recipe = dataclasses.replace(setting.recipe, steps=setting.recipe.steps[-1:], latent_epochs=1, final_epochs=0)
+    last = dataclasses.replace(setting.recipe.steps[-1], latent_epochs=1, final_epochs=0)
+    recipe = dataclasses.replace(setting.recipe, steps=(last,))
     return dataclasses.replace(
         setting, width=min(setting.width, 0.125), float_epochs=1, uniform_epochs=1, recipe=recipe
     )
