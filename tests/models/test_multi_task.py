@@ -181,8 +181,7 @@ def test_stored_parameters_by_hand():
     assert model.share_rate() == pytest.approx(1 - 37 / (4 * 9 + 4 * 37 + 6 * 5))
 
 
-@pytest.mark.parametrize("sharing", ["pool", "source"])
-@pytest.mark.parametrize("normalization", ["task", "shared"])
+@pytest.mark.parametrize(("sharing", "normalization"), [("pool", "task"), ("source", "shared")])
 def test_a_task_added_later_leaves_the_others_alone(sharing, normalization, tmp_path):
     x, y = data()
     model = two_tasks(sharing=sharing, normalization=normalization)
