@@ -1,6 +1,5 @@
 """Learning what tasks share while the weights stand still: the upper level of bilevel training."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -56,6 +55,3 @@ class _Decisions(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         return self.model.compute_loss(x, y, y_pred, sample_weight, training)
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Mapping[str, Any]:
-        return {}
