@@ -139,7 +139,9 @@ def test_inside_branches(library: str, case: str, form: str) -> None:
     x, *gates = op.example(np.random.default_rng(3))
     for condition in (True, False, True):
         expected = op.expected(x if condition else 2 * x, *gates)
-        np.testing.assert_allclose(run(runner, np.array(condition), x, *gates), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            run(runner, np.array(condition), x, *gates), expected, rtol=1e-4, atol=2 * op.tolerance
+        )
     assert stats.kernel_calls == 3
     assert stats.executed_macs == 3 * op.macs(x, *gates)
 
@@ -207,7 +209,8 @@ for model in pathlib.Path(folder).glob("*.tflite"):
             runner.set_tensor(detail["index"], np.array(condition) if name == "condition" else data[name])
         runner.invoke()
         output = runner.get_tensor(runner.get_output_details()[0]["index"])
-        np.testing.assert_allclose(output, data["expected_" + str(condition)], rtol=1e-4, atol=1e-4)
+        tolerance = 0.6 if "multi_bit" in model.stem else 1e-4
+        np.testing.assert_allclose(output, data["expected_" + str(condition)], rtol=1e-4, atol=tolerance)
         print(model.stem, condition)
 """
 
@@ -321,7 +324,9 @@ def test_eight_interpreters_in_eight_threads(library: str) -> None:
                 model_content=model, experimental_delegates=[delegate], num_threads=1 + round_ % 2
             )
             for _ in range(2):
-                if not np.allclose(run(runner, np.array(True), *inputs), expected[which], rtol=1e-4, atol=1e-4):
+                if not np.allclose(
+                    run(runner, np.array(True), *inputs), expected[which], rtol=1e-4, atol=2 * op.tolerance
+                ):
                     wrong.append(f"{op.name} in thread {thread}, round {round_}")
 
     def all_threads(rounds: int) -> None:
