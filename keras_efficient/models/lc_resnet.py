@@ -131,7 +131,7 @@ def lc_block(x: Tensor, filters: int, strides: int, kind: str, gates: Gates, nam
 
 
 def _residual(x: Tensor, filters: int, width: int, strides: int, kind: str, gates: Gates, name: str) -> Tensor:
-    options = {
+    options: dict[str, Any] = {
         "padding": "same",
         "use_bias": False,
         "batch_normalization": True,
