@@ -81,7 +81,7 @@ def gate_statistics(model: keras.Model, x: ArrayLike, batch_size: int = 128) -> 
         for start in range(0, len(inputs), batch_size):
             model(ops.convert_to_tensor(inputs[start : start + batch_size]), training=False)
     names = {id(layer): path for layer, path in paths(model).items()}
-    return [_summary(names.get(id(layer), layer.name), seen[id(layer)]) for layer in layers]
+    return [_summary(names.get(id(layer)) or layer.name, seen[id(layer)]) for layer in layers]
 
 
 def _summary(name: str, parts: list[tuple[NDArray[Any], NDArray[Any]]]) -> GateStatistics:
