@@ -22,6 +22,7 @@ from keras_efficient.policies.training import (
 
 Agent = Literal["ppo", "reinforce", "dqn"]
 _LEARNING_RATES = {"ppo": 3e-3, "reinforce": 1e-2, "dqn": 1e-2}
+_HIDDEN_UNITS = {"ppo": (32, 32), "reinforce": (32,), "dqn": (32, 32)}  # REINFORCE kills the units of two layers
 _ITERATIONS = {"ppo": 30, "reinforce": 60, "dqn": 60}
 _MINIBATCH = {"ppo": 2500, "reinforce": 1000, "dqn": 1000}
 _WEIGHT_DECAY = {"ppo": 0.0, "reinforce": 0.0, "dqn": 0.1}  # values are a regression, which learns noise by heart
@@ -52,7 +53,7 @@ class ExitPolicyTrainer:
             read where `trade_off` is given.
         iterations: Rounds of collecting decisions and learning from them, None for the agent's own default.
         seed: Seed of the episodes and of the networks.
-        hidden_units: Widths of the policy's hidden layers.
+        hidden_units: Widths of the policy's hidden layers, None for the agent's own default.
         learning_rate: Of Adam at the beginning, None for the agent's own default; it falls to 0 along a cosine.
         batch_size: Inputs under way at once.
         exploring_starts: Share of the episodes that start at an exit drawn uniformly, so that late exits are
@@ -78,7 +79,7 @@ class ExitPolicyTrainer:
         trade_off_range: tuple[float, float] | None = None,
         iterations: int | None = None,
         seed: int = 0,
-        hidden_units: Sequence[int] = (32, 32),
+        hidden_units: Sequence[int] | None = None,
         learning_rate: float | None = None,
         batch_size: int = 2500,
         exploring_starts: float = 0.5,
@@ -88,7 +89,7 @@ class ExitPolicyTrainer:
         self.trade_off, self.trade_off_range = checked_goal(trade_off, trade_off_range)
         self.iterations = check_integer("iterations", _ITERATIONS[agent] if iterations is None else iterations, 1)
         self.seed = check_integer("seed", seed, 0)
-        self.hidden_units = check_hidden_units(hidden_units)
+        self.hidden_units = check_hidden_units(_HIDDEN_UNITS[agent] if hidden_units is None else hidden_units)
         learning_rate = _LEARNING_RATES[agent] if learning_rate is None else learning_rate
         self.learning_rate = check_number("learning_rate", learning_rate, 1e-9, 1)
         self.batch_size = check_integer("batch_size", batch_size, 1)
