@@ -134,7 +134,7 @@ class MultiBitConv2D(MultiBitLayer):
         layer.build((None, None, None, kernel.shape[2]))
         layer.sketch(kernel)
         if conv.use_bias:
-            layer.bias.assign(conv.bias)
+            layer.bias.assign(ops.convert_to_numpy(conv.bias))  # on JAX a shared array would be lost in training
         return layer
 
     def build(self, inputs_shape: Shape, max_bits_shape: Shape | None = None) -> None:

@@ -115,7 +115,7 @@ class MultiBitDense(MultiBitLayer):
         layer.build((None, kernel.shape[0]))
         layer.sketch(kernel)
         if dense.use_bias:
-            layer.bias.assign(dense.bias)
+            layer.bias.assign(ops.convert_to_numpy(dense.bias))  # on JAX a shared array would be lost in training
         return layer
 
     def build(self, inputs_shape: Shape, max_bits_shape: Shape | None = None) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_efficient.cost.observe import sublayers
 from keras_efficient.layers import GatedConv2D, LayerGate
@@ -177,7 +178,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
                 f"Received: {received or 'none'}"
             )
         for key, weight in weights.items():
-            others[key].assign(weight)
+            others[key].assign(ops.convert_to_numpy(weight))  # on JAX a shared array would be lost in training
         copied.append(layer.name)
     return copied
 

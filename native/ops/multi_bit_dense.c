@@ -10,6 +10,7 @@
 
 typedef struct State {
   KeMultiBitDenseShape shape;
+  KeIsa isa; /* the best that may be used; `shape` may do with less */
   KeMultiBitTensors tensors;
   KeMultiBitDensePlan *plan; /* for shape.inputs, which the first prepare tells */
 } State;
@@ -41,14 +42,24 @@ static void *init(const KeInit *init) {
                                         .bases = attributes.bases,
                                         .activation_bits = attributes.activation_bits,
                                         .activation = attributes.activation};
-  if (ke_isa_parse(init->isa, &state->shape.isa) != 0) state->shape.isa = KE_ISA_SCALAR;
+  if (ke_isa_parse(init->isa, &state->isa) != 0) state->isa = KE_ISA_SCALAR;
   return state;
+}
+
+/* Tables of bytes round sums of four inputs to 8 bits. A layer with fewer weights than this has no time to save by it. */
+enum { kLeastWeightsForBytes = 1 << 16 };
+
+static KeIsa isa_for(const State *state) {
+  const int64_t weights = (int64_t)state->shape.inputs * state->shape.outputs;
+  const int rounds = state->isa == KE_ISA_AVX512BITALG && state->shape.activation_bits == 0;
+  return rounds && weights < kLeastWeightsForBytes ? KE_ISA_AVX512VNNI : state->isa;
 }
 
 static int make_plan(State *state, const KePrepare *prepare, int32_t inputs) {
   if (state->plan != NULL && state->shape.inputs == inputs) return 0;
   ke_multi_bit_dense_destroy(state->plan);
   state->shape.inputs = inputs;
+  state->shape.isa = isa_for(state);
   char message[KE_MULTI_BIT_MESSAGE] = "";
   state->plan = ke_multi_bit_dense_create(&state->shape, &state->tensors.streams, state->tensors.levels,
                                           state->tensors.bias, message, sizeof(message));

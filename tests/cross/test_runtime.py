@@ -51,7 +51,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[s
     for name, case in (("conv", tiny_models.GatedConv2D), ("dense", tiny_models.MultiBitDense)):
         op = case()
         calls = [op.example(rng) for _ in range(3)]
-        columns = zip(input_names(op), zip(*calls, strict=True), strict=True)
+        columns = zip(op.input_shapes, zip(*calls, strict=True), strict=True)
         inputs = {argument: np.stack(values) for argument, values in columns}
         for kind, model in (("single", tiny_models.single_op_model), ("branch", tiny_models.branch_model)):
             more = {"condition": np.array([True] * 3)} if kind == "branch" else {}
@@ -59,10 +59,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[s
             np.savez(folder / f"{name}_{kind}.inputs.npz", **inputs, **more)
         expected[f"{name}_single"] = np.stack([op.expected(*call) for call in calls])
     return folder, expected
-
-
-def input_names(op: object) -> list[str]:
-    return ["x", "g_in", "g_out"] if type(op).__name__ == "GatedConv2D" else ["x"]
 
 
 @pytest.fixture(scope="module")

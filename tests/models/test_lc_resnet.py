@@ -52,7 +52,7 @@ def test_without_gates_it_is_the_plain_network(images):
         elif layer.startswith("block") and not layer.endswith(("conv", "bn")):
             layer += "_conv"
         if f"{layer}/{name}" in sources:
-            weight.assign(sources.pop(f"{layer}/{name}"))
+            weight.assign(keras.ops.convert_to_numpy(sources.pop(f"{layer}/{name}")))
     assert not sources
     expected = plain.predict(np.resize(images, (12, 32, 32, 3)), verbose=0)
     np.testing.assert_allclose(
@@ -73,7 +73,8 @@ def test_masked_and_skipped_agree(images, gates, depth):
     masked = network.predict(images[:3], verbose=0)
     with ops.skipping():
         skipped = [keras.ops.convert_to_numpy(network(image[None], training=False)) for image in images[:3]]
-    np.testing.assert_allclose(np.concatenate(skipped), masked, rtol=1e-5, atol=1e-5)
+    tolerance = 1e-5 if keras.backend.backend() == "tensorflow" else 1e-4  # 50 layers of other orders of summation
+    np.testing.assert_allclose(np.concatenate(skipped), masked, rtol=tolerance, atol=tolerance)
     profile = cost.profile(network, images)
     assert 0.05 * profile.macs < profile.expected_macs < 0.95 * profile.macs
 

@@ -95,7 +95,7 @@ def test_packed_bits_stay_packed_and_weights_are_stored_once(tmp_path):
         content = (tmp_path / "m.tflite").read_bytes()
         assert content.count(packed.bits.tobytes()) == 1
     stored = 512 * 64 * 2 / 8 + 8 * 64 * 2 * 4
-    assert max(sizes.values()) < stored + 8000 < 512 * 64 * 4
+    assert max(sizes.values()) < stored + 12000 < 512 * 64 * 4
 
 
 def test_a_convolution_kernel_is_stored_once(tmp_path):

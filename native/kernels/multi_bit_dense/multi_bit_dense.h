@@ -6,7 +6,7 @@
  * over a row of samples. Inputs as they are take one of these paths:
  *
  * with VBMI and VNNI  sums of four inputs are kept in 8 bits, relative to the largest of their group; the rest is as exact
- *                     as sums of floats.
+ *                     as sums of floats. The op leaves small layers to the path below.
  * NEON                fixed point: a group's inputs have 21 bits and a sign, relative to the largest of them.
  * all others          floats. */
 #ifndef KE_MULTI_BIT_DENSE_H_
