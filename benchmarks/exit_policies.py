@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.early_exit.cells import Cells
+from benchmarks.cells import Cells
 from keras_efficient.datasets import load
 from keras_efficient.ops.macs import conv_macs, dense_macs
 from keras_efficient.policies import (

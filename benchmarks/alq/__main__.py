@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from benchmarks.alq import devices, files, networks, rounds, uniform
-from benchmarks.early_exit.cells import Cells
+from benchmarks.cells import Cells
 from keras_efficient import datasets, quantization
 from keras_efficient.demo.machine import machine
 

@@ -15,8 +15,9 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cells import Cells
 from benchmarks.early_exit import curves, device, networks, pictures
-from benchmarks.early_exit.cells import Cells, exit_data
+from benchmarks.early_exit.held_out import exit_data
 from keras_efficient import cost, datasets, policies
 from keras_efficient.demo.machine import machine
 from keras_efficient.models import MultiExit

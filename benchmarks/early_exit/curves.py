@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.early_exit.cells import Cells
+from benchmarks.cells import Cells
 from keras_efficient import policies
 from keras_efficient.policies import ExitData
 

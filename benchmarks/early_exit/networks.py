@@ -17,15 +17,17 @@ WEIGHT_DECAY = 5e-3  # decoupled: times the rate, not times the momentum's 1 / (
 
 
 def multi_exit(depth: int, dataset: datasets.Dataset) -> MultiExit:
-    """A thin ResNet with an exit behind every block."""
-    backbone = thin_resnet(depth, num_classes=dataset.num_classes, input_shape=dataset.input_shape)
+    """A thin ResNet with an exit behind every block; all its channels are there behind the third."""
     blocks = (depth - 2) // 2
+    backbone = thin_resnet(
+        depth, num_classes=dataset.num_classes, input_shape=dataset.input_shape, blocks=(1, 1, blocks - 2)
+    )
     return MultiExit.from_model(backbone, [f"block_{k}" for k in range(1, blocks)], name="multi_exit")
 
 
 def loss_weights(num_exits: int) -> list[float]:
-    """Weights of the exits' losses, `(k / K)^2`: first exits, with few channels to go by, must not outvote the last."""
-    return [(k / num_exits) ** 2 for k in range(1, num_exits + 1)]
+    """Weights of the exits' losses, `k / K`: first exits, with few channels to go by, must not outvote the last."""
+    return [k / num_exits for k in range(1, num_exits + 1)]
 
 
 def static(depth: int, dataset: datasets.Dataset) -> keras.Model:

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.early_exit.cells import Cells
+from benchmarks.cells import Cells
 from benchmarks.fishnet.training import METHODS, Setting, cell
 from keras_efficient import datasets
 from keras_efficient.demo.machine import machine

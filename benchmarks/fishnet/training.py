@@ -29,6 +29,7 @@ class Setting:
         shift: Of the augmentation, in pixels.
         share_rate: What filter sharing aims at.
         sharing: Variant of filter sharing.
+        normalization: Of filter sharing: per `"task"` or `"shared"`.
     """
 
     width: int
@@ -37,6 +38,7 @@ class Setting:
     shift: int
     share_rate: float
     sharing: str
+    normalization: str = "task"
 
 
 def cell(method: str, data: MultiTaskDataset, setting: Setting, learning_rate: float, seed: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.early_exit.cells import Cells
+from benchmarks.cells import Cells
 from benchmarks.recurrent_attention import networks, regions
 from keras_efficient import cost, datasets, policies, tflite_export
 from keras_efficient.demo.machine import machine

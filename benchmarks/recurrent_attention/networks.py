@@ -77,7 +77,7 @@ def cnn() -> keras.Model:
 
 LOOKING = {"policy_weight": 0.05, "normalize_advantages": True, "location_decay": 0.01, "reward": "every"}
 RECIPES = {
-    "mnist_28": Recipe("mnist_28", lambda: attention(8, 1), 40, 3e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}),
+    "mnist_28": Recipe("mnist_28", lambda: attention(8, 1), 150, 3e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}),
     "translated_60": Recipe(
         "translated_60", lambda: attention(12, 3), 60, 1e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}
     ),

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.early_exit.cells import Cells
+from benchmarks.cells import Cells
 from keras_efficient import datasets
 from keras_efficient.datasets import scenes
 from keras_efficient.layers import GlimpseCell, GuidedCell

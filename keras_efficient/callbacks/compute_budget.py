@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_efficient import cost
+from keras_efficient.callbacks.synchronize import synchronize
 from keras_efficient.layers.dynamic import dynamic_layers, outermost
 
 Logs = dict[str, Any] | None
@@ -73,7 +74,7 @@ class ComputeBudget(keras.callbacks.Callback):
         self.update_every = update_every
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        self._synchronize()
+        synchronize(self.model)
         self._layers = dynamic_layers(self.model)
         if not any(layer.gate is not None for layer in self._layers):
             raise ValueError(
@@ -102,7 +103,7 @@ class ComputeBudget(keras.callbacks.Callback):
         self._since_update += self._epoch_start + batch + 1 - self._batches
         self._batches = self._epoch_start + batch + 1
         if self._since_update >= self.update_every:
-            self._synchronize()
+            synchronize(self.model)
             self._set(self._coefficient(self._executed_share(), self._since_update))
             self._since_update = 0
         if logs is not None:
@@ -113,7 +114,7 @@ class ComputeBudget(keras.callbacks.Callback):
             logs["macs_share"] = self._share
 
     def on_train_end(self, logs: Logs = None) -> None:
-        self._synchronize()
+        synchronize(self.model)
         self._set(0.0)
 
     def _executed_share(self) -> float:
@@ -145,9 +146,3 @@ class ComputeBudget(keras.callbacks.Callback):
     def _set(self, coefficient: float) -> None:
         for layer in self._layers:
             layer.budget_coefficient.assign(coefficient / self._dense)
-
-    def _synchronize(self) -> None:
-        """On JAX the model's variables lag behind the training loop's state until this is called."""
-        synchronize = getattr(self.model, "jax_state_sync", None)
-        if synchronize is not None:
-            synchronize()

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_efficient.callbacks.synchronize import synchronize
 from keras_efficient.layers.filter_sharing import FilterSharing
 from keras_efficient.models.decision_training import DecisionTraining
 from keras_efficient.models.multi_task import MultiTask
@@ -108,26 +109,26 @@ class FilterSharingSchedule(keras.callbacks.Callback):
         self._layers: list[FilterSharing] = self.model.sharing_layers
         self._unlocked = 0
         self._decisions: DecisionTraining | None = None
-        self._synchronize()
+        synchronize(self.model)
         self.model.set_phase("shared")
         self._price(0.0, 0.0, 0.0)
         for layer in self._layers:
             layer.learning.assign(1.0 if self.decision_data is None else 0.0)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self._synchronize()
+        synchronize(self.model)
         if self._first <= epoch < self._last:
             self._search((epoch - self._first) / (self._last - self._first))
         elif epoch == self._last:
             self._harden()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        self._synchronize()
+        synchronize(self.model)
         if logs is not None:
             logs["share_rate"] = self.model.share_rate()
 
     def on_train_end(self, logs: Logs = None) -> None:
-        self._synchronize()
+        synchronize(self.model)
         self._harden()
 
     def _search(self, done: float) -> None:
@@ -156,9 +157,3 @@ class FilterSharingSchedule(keras.callbacks.Callback):
         self.model.share_target.assign(target)
         self.model.share_strength.assign(strength)
         self.model.private_price.assign(price)
-
-    def _synchronize(self) -> None:
-        """On JAX the model's variables lag behind the training loop's state until this is called."""
-        synchronize = getattr(self.model, "jax_state_sync", None)
-        if synchronize is not None:
-            synchronize()

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_efficient.callbacks.synchronize import synchronize
 from keras_efficient.layers.dynamic import DynamicLayer, dynamic_layers
 
 
@@ -54,9 +55,7 @@ class GateSchedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._now = self.temperature(epoch, self.epochs or int(self.params.get("epochs") or 1))
-        synchronize = getattr(self.model, "jax_state_sync", None)
-        if synchronize is not None:  # on JAX the variables lag behind the training loop's state until this is called
-            synchronize()
+        synchronize(self.model)
         for layer in self._layers:
             layer.gate_temperature.assign(self._now)
 

@@ -1,6 +1,5 @@
 """A network that sees an image glimpse by glimpse: how it runs, stops early by a policy, and what it costs."""
 
-import contextlib
 from typing import Any
 
 import keras
@@ -10,20 +9,17 @@ from numpy.typing import NDArray
 
 from keras_efficient import cost
 from keras_efficient.cost.inputs import zero_inputs
-from keras_efficient.layers import EXIT_FEATURES, exit_features
 from keras_efficient.layers.glimpse_cell import GlimpseCell, Look
 from keras_efficient.layers.glimpse_sensor import check_count, check_images
 from keras_efficient.models import glimpse_steps
-from keras_efficient.models.exit_prediction import ExitPrediction
-from keras_efficient.models.policy_slot import PolicySlot
-from keras_efficient.ops import branch, context
-from keras_efficient.policies.exit_policy import ExitPolicy, check_fits
+from keras_efficient.models.exit_routing import ExitRouting
+from keras_efficient.ops import context
 
 Tensor = Any
 IMAGE_DTYPES = ("float32", "uint8")
 
 
-class GlimpseNetwork(ExitPrediction):
+class GlimpseNetwork(ExitRouting):
     """Base of `RecurrentAttention` and `GuidedAttention`: a cell, run `num_glimpses` times, and a classifier.
 
     Each glimpse is an exit in the sense of `MultiExit`, so `predict_exits`, `exit_data`, policies and the exporter work
@@ -67,8 +63,7 @@ class GlimpseNetwork(ExitPrediction):
         self.image_dtype = image_dtype
         self.drop = keras.layers.Dropout(dropout, name="dropout")
         self.classifier = keras.layers.Dense(num_classes, name="classifier")
-        self._policy_slot = PolicySlot(name="policy_slot")
-        self.policy = policy
+        self._place_policy(policy)
         self._image_shape: tuple[int, ...] | None = None
 
     def build(self, input_shape: Any) -> None:
@@ -105,32 +100,6 @@ class GlimpseNetwork(ExitPrediction):
         """The symbolic image."""
         return self.inputs[0]
 
-    @property
-    def policy(self) -> keras.layers.Layer | None:
-        """The exit policy, or None."""
-        return self._policy_slot.policy
-
-    @policy.setter
-    def policy(self, policy: keras.layers.Layer | None) -> None:
-        if policy is not None:
-            self.check_policy(policy)
-        self._policy_slot.put(policy)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Keras takes no new sublayers once a model is built, but a policy is found after training: a slot holds it.
-        if name == "policy":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    def check_policy(self, policy: keras.layers.Layer) -> None:
-        """Raises a `ValueError` of one sentence unless the policy is made for as many exits as there are glimpses."""
-        if not isinstance(policy, keras.layers.Layer):
-            raise ValueError(
-                f"Invalid value for argument `policy`. Expected a Keras layer or None. Received: {policy!r}"
-            )
-        check_fits(policy, self.num_exits, len(EXIT_FEATURES))
-
     def call(
         self,
         images: Tensor,
@@ -159,7 +128,7 @@ class GlimpseNetwork(ExitPrediction):
                     f"Received: {images.shape[0]}"
                 )
             return self._left_early({"features": images}, 0, trade_off, max_exit)
-        return self._all_logits(images, trade_off)
+        return dict(zip(self.exit_names, self._all_logits(images, False, trade_off), strict=True))
 
     def run_stage(
         self, k: int, carry: dict[str, Tensor], training: bool | None = None
@@ -184,11 +153,6 @@ class GlimpseNetwork(ExitPrediction):
         found = self.cell.look(images, states, training)
         return {"features": images, **dict(zip(self.cell.state_names, found.states, strict=True))}, found
 
-    def passes_by(self, k: int) -> bool:
-        """Whether nobody reads the logits after glimpse `k`, since the policy never stops there."""
-        never = isinstance(self.policy, ExitPolicy) and not self.policy.may_leave(k)
-        return never and k + 1 < self.num_exits
-
     def pass_stage(self, k: int, carry: dict[str, Tensor]) -> dict[str, Tensor]:
         """Glimpse `k` without the classifier; gives what the next one takes. See `run_stage`."""
         return self._look(k, carry, False)[0]
@@ -196,20 +160,6 @@ class GlimpseNetwork(ExitPrediction):
     def classify(self, found: Look, training: bool | None = None) -> Tensor:
         """Logits `[B, n]` after a step of the cell."""
         return self.classifier(self.drop(found.output, training=training))
-
-    def exit_score(
-        self,
-        k: int,
-        logits: Tensor,
-        carry: dict[str, Tensor],
-        trade_off: Tensor | None = None,
-        policy: keras.layers.Layer | None = None,
-    ) -> Tensor:
-        """The policy's score `[B]` after glimpse `k`, above 0 where an image is done; see `run_stage`."""
-        policy = self.policy if policy is None else policy
-        assert policy is not None
-        features = exit_features(logits, k, self.num_exits)
-        return policy(features, exit_index=k, **({} if trade_off is None else {"trade_off": trade_off}))
 
     def exit_costs(self, x: Any = None) -> NDArray[np.float64]:
         """`[T]` MACs per image up to and including each glimpse, the same for every image."""
@@ -284,38 +234,6 @@ class GlimpseNetwork(ExitPrediction):
         logits, locations = self.path(images)
         stacked = ops.stack([ops.cast(location, "float32") for location in locations], axis=1)
         return {"output": ops.cast(logits[-1], "float32"), "locations": stacked}
-
-    def _all_logits(self, images: Tensor, trade_off: Tensor | None) -> dict[str, Tensor]:
-        """Masked: everything is computed, and under `recording()` charged only where an image is still looked at."""
-        routed = self.policy is not None and context.is_recording()
-        running = None
-        found = {}
-        carry = {"features": images}
-        for k, name in enumerate(self.exit_names):
-            with contextlib.nullcontext() if running is None else context.executed_when(running):
-                carry, found[name] = self.run_stage(k, carry, False)
-                if routed and k + 1 < self.num_exits:
-                    stays = ops.cast(self.exit_score(k, found[name], carry, trade_off) <= 0, "float32")
-                    running = stays if running is None else running * stays
-        return found
-
-    def _left_early(
-        self, carry: dict[str, Tensor], k: int, trade_off: Tensor | None, max_exit: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Skipped: glimpse `k` and, in a branch that runs only where the policy goes on, what follows."""
-        if max_exit is None and self.passes_by(k):
-            return self._left_early(self.pass_stage(k, carry), k + 1, trade_off, max_exit)
-        carry, logits = self.run_stage(k, carry, False)
-
-        def leave() -> dict[str, Tensor]:
-            return {"output": ops.cast(logits, "float32"), "exit_index": ops.full((1,), k, dtype="int32")}
-
-        if k + 1 == self.num_exits:
-            return leave()
-        leaves = ops.reshape(self.exit_score(k, logits, carry, trade_off), ()) > 0
-        if max_exit is not None:
-            leaves = ops.logical_or(leaves, ops.reshape(max_exit, ()) <= k)
-        return branch(leaves, leave, lambda: self._left_early(carry, k + 1, trade_off, max_exit))
 
     def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_efficient.cost.observe import sublayers
 from keras_efficient.layers import GatedConv2D, LayerGate
+from keras_efficient.models.resnet import check_sizes, conv, convolution, thin_blocks
 
 Tensor = Any
 
@@ -68,18 +69,14 @@ def LCResNet(  # noqa: N802 - named as networks of `keras.applications` are
     """
     kind, blocks = _blocks(depth, variant)
     width = (16 if variant == "thin" else 64) if width is None else width
-    if width < 1 or num_classes < 1:
-        raise ValueError(
-            "Invalid value for argument `width` or `num_classes`. Expected positive numbers. "
-            f"Received: {width} and {num_classes}"
-        )
+    check_sizes(width, num_classes)
     gates = Gates(layer_gates, channel_gates, gate_options)
     x = inputs = keras.Input(input_shape, name="image")
     if variant == "imagenet":
-        x = _convolution(x, width, 7, 2, "stem")
+        x = convolution(x, width, 7, 2, "stem")
         x = keras.layers.MaxPooling2D(3, 2, "same", name="stem_pool")(keras.layers.ReLU(name="stem")(x))
     else:
-        x = keras.layers.ReLU(name="stem")(_convolution(x, width, 3, 1, "stem"))
+        x = keras.layers.ReLU(name="stem")(convolution(x, width, 3, 1, "stem"))
     number = 0
     for stage, count in enumerate(blocks):
         for first in (True, *[False] * (count - 1)):
@@ -119,7 +116,7 @@ def lc_block(x: Tensor, filters: int, strides: int, kind: str, gates: Gates, nam
         shortcut = keras.Sequential(
             [
                 keras.Input(x.shape[1:]),
-                _conv(width, 1, strides, f"{name}_shortcut_conv"),
+                conv(width, 1, strides, f"{name}_shortcut_conv"),
                 keras.layers.BatchNormalization(name=f"{name}_shortcut_bn"),
             ],
             name=f"{name}_shortcut",
@@ -141,7 +138,7 @@ def _residual(x: Tensor, filters: int, width: int, strides: int, kind: str, gate
     own: dict[str, Any] = {"gate": "relu1", "return_gate": True, **gates.options} if gates.channel else {"gate": None}
     block_input = x
     if kind == "bottleneck":
-        x = keras.layers.ReLU(name=f"{name}_relu_0")(_convolution(x, filters, 1, 1, f"{name}_0"))
+        x = keras.layers.ReLU(name=f"{name}_relu_0")(convolution(x, filters, 1, 1, f"{name}_0"))
     first = GatedConv2D(filters, 3, strides, activation="relu", name=f"{name}_1", **options, **own)
     found = first(x, gate_inputs=block_input) if gates.channel else first(x)
     h, gate = found if gates.channel else (found, None)
@@ -204,25 +201,12 @@ def _own_weights(layer: keras.layers.Layer) -> dict[str, Any]:
     return {key: weight for key, weight in found.items() if key not in GATE_WEIGHTS}
 
 
-def _convolution(x: Tensor, filters: int, size: int, strides: int, name: str) -> Tensor:
-    x = _conv(filters, size, strides, f"{name}_conv")(x)
-    return keras.layers.BatchNormalization(name=f"{name}_bn")(x)
-
-
-def _conv(filters: int, size: int, strides: int, name: str) -> keras.layers.Layer:
-    return keras.layers.Conv2D(
-        filters, size, strides, "same", use_bias=False, kernel_initializer="he_normal", name=name
-    )
-
-
 def _blocks(depth: int, variant: str) -> tuple[str, tuple[int, ...]]:
     """Kind of block and blocks per stage."""
     if variant not in VARIANTS:
         raise ValueError(f"Invalid value for argument `variant`. Expected one of {VARIANTS}. Received: {variant!r}")
     if variant == "thin":
-        if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"Invalid value for argument `depth`. Expected 6 n + 2 with n >= 1. Received: {depth}")
-        return "basic", ((depth - 2) // 6,) * 3
+        return "basic", (thin_blocks(depth),) * 3
     if depth not in IMAGENET_BLOCKS:
         raise ValueError(
             f"Invalid value for argument `depth`. Expected one of {sorted(IMAGENET_BLOCKS)}. Received: {depth}"

@@ -1,6 +1,5 @@
 """`MultiExit`: a network with several exits, trained with plain `compile` and `fit`, left early by a policy."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,19 +11,18 @@ from numpy.typing import NDArray
 from keras_efficient import cost
 from keras_efficient.cost.inputs import zero_inputs
 from keras_efficient.cost.observe import sublayers
-from keras_efficient.layers import EXIT_FEATURES, EarlyExit, exit_features
+from keras_efficient.layers import EarlyExit
 from keras_efficient.layers.dynamic import DynamicLayer
 from keras_efficient.layers.early_exit import scaled_gradient
-from keras_efficient.models.exit_prediction import ExitPrediction
+from keras_efficient.models.exit_routing import ExitRouting
 from keras_efficient.models.splitting import split_at, split_at_exits
-from keras_efficient.ops import branch, context
-from keras_efficient.policies.exit_policy import ExitPolicy, check_fits
+from keras_efficient.ops import context
 
 Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="keras_efficient")
-class MultiExit(ExitPrediction):
+class MultiExit(ExitRouting):
     """A chain of stages with an exit behind each.
 
         F_0 = x;  F_k = stage_k(F_{k-1});  z_k, r_k = exit_k(F_k, r_{k-1});  z_K = F_K
@@ -75,8 +73,7 @@ class MultiExit(ExitPrediction):
             )
         self.stages = list(stages)
         self.exits = list(exits)
-        self._policy_slot = _PolicySlot(name="policy_slot")
-        self.policy = policy
+        self._place_policy(policy)
 
     @classmethod
     def from_model(
@@ -152,24 +149,6 @@ class MultiExit(ExitPrediction):
         """The symbolic inputs of the first stage in the structure that it takes."""
         return self.stages[0].input
 
-    @property
-    def policy(self) -> keras.layers.Layer | None:
-        """The exit policy, or None."""
-        return self._policy_slot.policy
-
-    @policy.setter
-    def policy(self, policy: keras.layers.Layer | None) -> None:
-        if policy is not None:
-            self.check_policy(policy)
-        self._policy_slot.put(policy)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Keras takes no new sublayers once a model is built, but a policy is found after training: a slot holds it.
-        if name == "policy":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
     def call(
         self,
         inputs: Tensor,
@@ -195,44 +174,6 @@ class MultiExit(ExitPrediction):
                 )
             return self._left_early({"features": inputs}, 0, trade_off, max_exit)
         return dict(zip(self.exit_names, self._all_logits(inputs, training, trade_off), strict=True))
-
-    def _all_logits(self, inputs: Tensor, training: bool | None, trade_off: Tensor | None) -> list[Tensor]:
-        """Masked: everything is computed, and under `recording()` charged only where an input still runs."""
-        routed = self.policy is not None and context.is_recording() and not training
-        running = None
-        found = []
-        carry = {"features": inputs}
-        for k in range(self.num_exits):
-            with contextlib.nullcontext() if running is None else context.executed_when(running):
-                carry, logits = self.run_stage(k, carry, training)
-                found.append(logits)
-                if routed and k + 1 < self.num_exits:
-                    stays = ops.cast(self.exit_score(k, logits, carry, trade_off) <= 0, "float32")
-                    running = stays if running is None else running * stays
-        return found
-
-    def _left_early(
-        self, carry: dict[str, Tensor], k: int, trade_off: Tensor | None, max_exit: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Skipped: stage `k` and, in a branch that runs only for inputs which stay, what follows."""
-        if max_exit is None and self.passes_by(k):
-            return self._left_early(self.pass_stage(k, carry), k + 1, trade_off, max_exit)
-        carry, logits = self.run_stage(k, carry, False)
-
-        def leave() -> dict[str, Tensor]:
-            return {"output": ops.cast(logits, "float32"), "exit_index": ops.full((1,), k, dtype="int32")}
-
-        if k + 1 == self.num_exits:
-            return leave()
-        leaves = ops.reshape(self.exit_score(k, logits, carry, trade_off), ()) > 0
-        if max_exit is not None:
-            leaves = ops.logical_or(leaves, ops.reshape(max_exit, ()) <= k)
-        return branch(leaves, leave, lambda: self._left_early(carry, k + 1, trade_off, max_exit))
-
-    def passes_by(self, k: int) -> bool:
-        """Whether nothing at exit `k` matters: the policy never leaves there, and no later exit needs its summary."""
-        never = isinstance(self.policy, ExitPolicy) and not self.policy.may_leave(k)
-        return never and k + 1 < self.num_exits and not self.summary_units
 
     def pass_stage(self, k: int, carry: dict[str, Tensor]) -> dict[str, Tensor]:
         """Runs stage `k` without the label unit behind it; gives what the next stage takes. See `run_stage`."""
@@ -262,30 +203,6 @@ class MultiExit(ExitPrediction):
             further = scaled_gradient(features, (here_and_later - 1) / here_and_later)
         logits, summary = self.exits[k].branch_and_summary(to_branch, carry.get("summary"), training)
         return {"features": further, **({} if summary is None else {"summary": summary})}, logits
-
-    def exit_score(
-        self,
-        k: int,
-        logits: Tensor,
-        carry: dict[str, Tensor],
-        trade_off: Tensor | None = None,
-        policy: keras.layers.Layer | None = None,
-    ) -> Tensor:
-        """The policy's score `[B]` at exit `k`, above 0 where an input leaves; see `run_stage` for the arguments."""
-        policy = self.policy if policy is None else policy
-        assert policy is not None
-        features = exit_features(logits, k, self.num_exits)
-        if getattr(policy, "num_features", 0) > features.shape[-1]:
-            features = ops.concatenate([features, ops.cast(carry["summary"], "float32")], axis=-1)
-        return policy(features, exit_index=k, **({} if trade_off is None else {"trade_off": trade_off}))
-
-    def check_policy(self, policy: keras.layers.Layer) -> None:
-        """Raises a `ValueError` of one sentence unless the policy is made for these exits and features."""
-        if not isinstance(policy, keras.layers.Layer):
-            raise ValueError(
-                f"Invalid value for argument `policy`. Expected a Keras layer or None. Received: {policy!r}"
-            )
-        check_fits(policy, self.num_exits, len(EXIT_FEATURES) + self.summary_units)
 
     def exit_costs(self, x: Any = None) -> NDArray[np.float64]:
         """`[K]` MACs per input up to and including each exit, label units included.
@@ -328,17 +245,3 @@ class MultiExit(ExitPrediction):
         for key in ("stages", "exits", "policy", "dtype"):
             config[key] = keras.saving.deserialize_keras_object(config.get(key), custom_objects=custom_objects)
         return cls(**config)
-
-
-class _PolicySlot(keras.layers.Layer):
-    """Holds a policy that may come after the model was built."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.policy: keras.layers.Layer | None = None
-        self.built = True
-
-    def put(self, policy: keras.layers.Layer | None) -> None:
-        if policy is not None:
-            policy.trainable = False
-        self.policy = policy

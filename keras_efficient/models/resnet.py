@@ -1,5 +1,6 @@
 """`thin_resnet`: the residual networks that CIFAR methods are compared on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ def thin_resnet(
     num_classes: int = 10,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     name: str | None = None,
+    blocks: Sequence[int] | None = None,
 ) -> keras.Model:
     """A residual network of `6 n + 2` layers in three stages of `n` basic blocks, ending in logits.
 
@@ -28,41 +30,71 @@ def thin_resnet(
         num_classes: Number of logits.
         input_shape: Height, width and channels of the images.
         name: Of the model; `thin_resnet_<depth>` where None.
+        blocks: Blocks of the three stages, `3 n` in all, instead of `n` in each. All blocks cost nearly the same, so
+            `(1, 1, 3 n - 2)` costs what `(n, n, n)` does, and has all its channels after a third of the way: what early
+            exits need.
 
     Raises:
-        ValueError: If `depth` is not `6 n + 2`, or a size is not positive.
+        ValueError: If `depth` is not `6 n + 2`, `blocks` are not three positive numbers whose sum is `3 n`, or a size
+            is not positive.
 
     Reference: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
     """
-    if depth < 8 or depth % 6 != 2:
-        raise ValueError(f"Invalid value for argument `depth`. Expected 6 n + 2 with n >= 1. Received: {depth}")
-    if width < 1 or num_classes < 1:
-        raise ValueError(
-            "Invalid value for argument `width` or `num_classes`. Expected positive numbers. "
-            f"Received: {width} and {num_classes}"
-        )
+    counts = (thin_blocks(depth),) * 3 if blocks is None else _stage_blocks(blocks, depth)
+    check_sizes(width, num_classes)
     x = inputs = keras.Input(input_shape, name="image")
-    x = keras.layers.ReLU(name="stem")(_convolution(x, width, 3, 1, "stem"))
-    blocks = (depth - 2) // 6
-    for number in range(3 * blocks):
-        stage, first = divmod(number, blocks)
-        stride = 2 if stage > 0 and first == 0 else 1
-        x = _basic_block(x, width * 2**stage, stride, f"block_{number + 1}")
+    x = keras.layers.ReLU(name="stem")(convolution(x, width, 3, 1, "stem"))
+    number = 0
+    for stage, count in enumerate(counts):
+        for first in (True, *[False] * (count - 1)):
+            number += 1
+            stride = 2 if stage > 0 and first else 1
+            x = _basic_block(x, width * 2**stage, stride, f"block_{number}")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = keras.layers.Dense(num_classes, name="logits")(x)
     return keras.Model(inputs, outputs, name=name or f"thin_resnet_{depth}")
 
 
 def _basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
-    y = keras.layers.ReLU(name=f"{name}_relu_1")(_convolution(x, filters, 3, stride, f"{name}_1"))
-    y = _convolution(y, filters, 3, 1, f"{name}_2")
+    y = keras.layers.ReLU(name=f"{name}_relu_1")(convolution(x, filters, 3, stride, f"{name}_1"))
+    y = convolution(y, filters, 3, 1, f"{name}_2")
     if stride != 1 or x.shape[-1] != filters:
-        x = _convolution(x, filters, 1, stride, f"{name}_shortcut")
+        x = convolution(x, filters, 1, stride, f"{name}_shortcut")
     return keras.layers.ReLU(name=name)(keras.layers.Add(name=f"{name}_add")([x, y]))
 
 
-def _convolution(x: Tensor, filters: int, size: int, stride: int, name: str) -> Tensor:
-    x = keras.layers.Conv2D(
-        filters, size, stride, "same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
-    )(x)
+def convolution(x: Tensor, filters: int, size: int, stride: int, name: str) -> Tensor:
+    """A convolution without bias and its batch normalisation, `<name>_conv` and `<name>_bn`."""
+    x = conv(filters, size, stride, f"{name}_conv")(x)
     return keras.layers.BatchNormalization(name=f"{name}_bn")(x)
+
+
+def conv(filters: int, size: int, stride: int, name: str) -> keras.layers.Layer:
+    """The convolution of `convolution` alone."""
+    return keras.layers.Conv2D(filters, size, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name)
+
+
+def thin_blocks(depth: int) -> int:
+    """Blocks in each of three stages of a network of `6 n + 2` layers: `n`."""
+    if depth < 8 or depth % 6 != 2:
+        raise ValueError(f"Invalid value for argument `depth`. Expected 6 n + 2 with n >= 1. Received: {depth}")
+    return (depth - 2) // 6
+
+
+def _stage_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
+    total = 3 * thin_blocks(depth)
+    if len(blocks) != 3 or any(count < 1 for count in blocks) or sum(blocks) != total:
+        raise ValueError(
+            f"Invalid value for argument `blocks`. Expected three positive numbers whose sum is {total}, for depth "
+            f"{depth}. Received: {tuple(blocks)}"
+        )
+    return tuple(blocks)
+
+
+def check_sizes(width: int, num_classes: int) -> None:
+    """Raises a `ValueError` of one sentence unless both are positive."""
+    if width < 1 or num_classes < 1:
+        raise ValueError(
+            "Invalid value for argument `width` or `num_classes`. Expected positive numbers. "
+            f"Received: {width} and {num_classes}"
+        )

@@ -197,3 +197,22 @@ def test_thin_resnet_macs_by_hand():
     assert cost.profile(thin_resnet(14)).macs == macs
     with pytest.raises(ValueError, match=r"Expected 6 n \+ 2 with n >= 1. Received: 18"):
         thin_resnet(18)
+
+
+def test_thin_resnet_with_other_stages():
+    """Nine blocks as 1, 1 and 7 cost what three threes do but for shortcuts, of which there are as many."""
+    from keras_efficient import cost
+
+    network = thin_resnet(20, blocks=(1, 1, 7))
+    assert (
+        cost.profile(network).macs
+        == 9 * 3 * 16 * 1024
+        + 2 * 9 * 16 * 16 * 1024
+        + (9 * 16 * 32 + 9 * 32 * 32 + 16 * 32) * 256
+        + (9 * 32 * 64 + 13 * 9 * 64 * 64 + 32 * 64) * 64
+        + 64 * 10
+    )
+    assert [network.get_layer(f"block_{k}").output.shape[-1] for k in range(1, 10)] == [16, 32] + [64] * 7
+    for blocks in ((1, 1, 6), (0, 2, 7), (4, 5)):
+        with pytest.raises(ValueError, match="Expected three positive numbers whose sum is 9, for depth 20"):
+            thin_resnet(20, blocks=blocks)
