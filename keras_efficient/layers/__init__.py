@@ -10,6 +10,8 @@ from keras_efficient.layers.filter_sharing_conv_2d import FilterSharingConv2D
 from keras_efficient.layers.filter_sharing_dense import FilterSharingDense
 from keras_efficient.layers.filter_sharing_normalization import TaskBatchNormalization
 from keras_efficient.layers.gated_conv_2d import GatedConv2D
+from keras_efficient.layers.gated_dense import GatedDense
+from keras_efficient.layers.gated_depthwise_conv_2d import GatedDepthwiseConv2D
 from keras_efficient.layers.glimpse_cell import GlimpseCell
 from keras_efficient.layers.glimpse_sensor import GlimpseSensor
 from keras_efficient.layers.guided_cell import GuidedCell
@@ -25,6 +27,8 @@ __all__ = [
     "FilterSharingConv2D",
     "FilterSharingDense",
     "GatedConv2D",
+    "GatedDense",
+    "GatedDepthwiseConv2D",
     "GlimpseCell",
     "GlimpseSensor",
     "GuidedAttention",

@@ -146,7 +146,7 @@ class GatedConv2D(DynamicLayer):
             )
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(*self.kernel_size, channels, self.filters),
+            shape=self.kernel_shape(channels),
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
@@ -168,6 +168,10 @@ class GatedConv2D(DynamicLayer):
             self.norm.build((None, height, width, self.filters))
         self._macs_per_pair = float(conv_macs((height or 0, width or 0), self.kernel_size, 1, 1))
         self.build_budget(countable=height is not None and width is not None)
+
+    def kernel_shape(self, channels: int) -> tuple[int, ...]:
+        """Of the kernel that reads so many channels."""
+        return (*self.kernel_size, channels, self.filters)
 
     def macs_when_open(self) -> float:
         return self._macs_per_pair * self.kernel.shape[2] * self.filters
@@ -216,7 +220,7 @@ class GatedConv2D(DynamicLayer):
         return gated_conv_2d(*tensors, **attributes)
 
     def folded_weights(self) -> tuple[Tensor, Tensor]:
-        """Kernel `[h, w, C, filters]` and bias `[filters]` in float32 with the batch normalisation inside."""
+        """Kernel, shaped as it is trained, and bias `[filters]` in float32 with the batch normalisation inside."""
         kernel = ops.cast(self.kernel, "float32")
         bias = ops.zeros((self.filters,)) if self.bias is None else ops.cast(self.bias, "float32")
         if self.norm is None:
@@ -224,7 +228,8 @@ class GatedConv2D(DynamicLayer):
         variance = ops.cast(self.norm.moving_variance, "float32")
         scale = ops.cast(self.norm.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
         mean = ops.cast(self.norm.moving_mean, "float32")
-        return kernel * scale, (bias - mean) * scale + ops.cast(self.norm.beta, "float32")
+        scale_of_kernel = ops.reshape(scale, (-1, self.kernel.shape[-1]))
+        return kernel * scale_of_kernel, (bias - mean) * scale + ops.cast(self.norm.beta, "float32")
 
     def compute_output_shape(
         self, inputs_shape: Shape, input_gate_shape: Shape | None = None, gate_inputs_shape: Shape | None = None

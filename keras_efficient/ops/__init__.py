@@ -14,6 +14,7 @@ from keras_efficient.ops.context import (
 )
 from keras_efficient.ops.gated_conv_2d import gated_conv_2d
 from keras_efficient.ops.gated_conv_2d_int8 import gated_conv_2d_int8
+from keras_efficient.ops.gated_depthwise_conv_2d import gated_depthwise_conv_2d
 from keras_efficient.ops.multi_bit_conv_2d import multi_bit_conv_2d
 from keras_efficient.ops.multi_bit_conv_2d_int8 import multi_bit_conv_2d_int8
 from keras_efficient.ops.multi_bit_dense import multi_bit_dense
@@ -35,6 +36,7 @@ __all__ = [
     "execution_mask",
     "gated_conv_2d",
     "gated_conv_2d_int8",
+    "gated_depthwise_conv_2d",
     "get_op",
     "is_recording",
     "is_skipping",

@@ -37,7 +37,7 @@ class GatedConv2DAttributes(Attributes):
         super().__post_init__()
         if max(self.stride_h, self.stride_w) > 1 and max(self.dilation_h, self.dilation_w) > 1:
             raise ValueError(
-                "Invalid attributes of ke.gated_conv_2d. Expected strides of 1 with dilation, or dilation of 1 with "
+                "Invalid attributes of a gated convolution. Expected strides of 1 with dilation, or dilation of 1 with "
                 f"strides. Received: {self}"
             )
 
