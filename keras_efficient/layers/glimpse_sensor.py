@@ -46,7 +46,9 @@ class GlimpseSensor(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
-        images: `[B, H, W, C]`, floating point, or integers in [0, 255].
+        images: `[B, H, W, C]`, floating point, or integers in [0, 255]; the same pixels as rows, `[B, H, W C]`, are
+            taken by a layer that was built on `[B, H, W, C]`. In a file a patch of rows is copied line by line, a patch
+            of single pixels takes several times as long.
         locations: `[B, 2]`, or `[B * M, 2]` for `M` glimpses of each image, those of one image in a row.
 
     Returns:
@@ -63,6 +65,7 @@ class GlimpseSensor(keras.layers.Layer):
         self.size = check_count("size", size)
         self.num_scales = check_count("num_scales", num_scales)
         self.scale_factor = check_count("scale_factor", scale_factor, 2)
+        self.channels = 0
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -76,13 +79,16 @@ class GlimpseSensor(keras.layers.Layer):
                 "Invalid shape for argument `locations`. Expected [batch, 2], each (y, x). "
                 f"Received: {tuple(locations_shape)}"
             )
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: int(images_shape[-1] or 0)})
+        self.channels = int(images_shape[-1] or 0)
 
     def call(self, images: Tensor, locations: Tensor) -> Tensor:
+        _check_channels(images.shape, self.channels)
         images, locations = ops.stop_gradient(images), inside_image(locations)
-        alone = images.shape[0] == 1 and locations.shape[0] == 1
-        cut = _sliced if alone and context.is_skipping() else _gathered
-        patches = [self.as_float(patch) for patch in cut(images, locations, self.widths)]
+        if images.shape[0] == 1 and locations.shape[0] == 1 and context.is_skipping():
+            patches = _sliced(images, locations, self.widths, self.channels)
+        else:
+            patches = _gathered(as_pixels(images, self.channels), locations, self.widths)
+        patches = [self.as_float(patch) for patch in patches]
         for k in range(1, self.num_scales):
             patches[k] = pooled(patches[k], self.scale_factor**k)
         return left_in_float(patches[0] if len(patches) == 1 else ops.concatenate(patches, axis=-1))
@@ -147,30 +153,54 @@ def _gathered(images: Tensor, locations: Tensor, widths: Sequence[int]) -> list[
     return patches
 
 
-def _sliced(images: Tensor, locations: Tensor, widths: Sequence[int]) -> list[Tensor]:
+def _sliced(images: Tensor, locations: Tensor, widths: Sequence[int], channels: int) -> list[Tensor]:
     """The patches `[1, width, width, C]` of one image: one SLICE each in a file, which touches no other pixel.
 
-    Where they all begin is computed at once, `[K, 4]` with zeros for batch and channels, since in a file each little
-    operator costs about as much as cutting a patch.
+    Where they all begin is computed at once, `[K, 4]` with zeros for batch and channels (`[K, 3]` for rows), since in a
+    file each little operator costs about as much as cutting a patch.
     """
-    padded = [_at_least(images, width) for width in widths]
-    sizes = np.array([[0, *image.shape[1:3], 0] for image in padded], "float32")
-    starts = _corners(
-        ops.pad(locations, [[0, 0], [1, 1]]), sizes, np.array([[0, width, width, 0] for width in widths], "float32")
-    )
-    channels = int(images.shape[-1])
+    rows = len(images.shape) == 3
+    padded = [_at_least(images, width, channels) for width in widths]
+    behind = [] if rows else [0]
+    sizes = np.array([[0, *image_size(image.shape, channels), *behind] for image in padded], "float32")
+    spans = np.array([[0, width, width, *behind] for width in widths], "float32")
+    starts = _corners(ops.pad(locations, [[0, 0], [1, len(behind)]]), sizes, spans)
+    if not rows:
+        return [
+            ops.slice(image, starts[k], (1, width, width, channels))
+            for k, (image, width) in enumerate(zip(padded, widths, strict=True))
+        ]
+    if channels > 1:
+        starts = starts * np.array([[1, 1, channels]], "int32")
     return [
-        ops.slice(image, starts[k], (1, width, width, channels))
+        ops.reshape(ops.slice(image, starts[k], (1, width, width * channels)), (1, width, width, channels))
         for k, (image, width) in enumerate(zip(padded, widths, strict=True))
     ]
 
 
-def _at_least(images: Tensor, width: int) -> Tensor:
+def as_pixels(images: Tensor, channels: int) -> Tensor:
+    """`[N, H, W, C]` of images in that form, or in rows `[N, H, W C]`."""
+    if len(images.shape) == 4:
+        return images
+    return ops.reshape(images, (-1, *image_size(images.shape, channels), channels))
+
+
+def image_size(shape: Shape, channels: int) -> tuple[int, int]:
+    """Height and width of images `[N, H, W, C]` or `[N, H, W C]`."""
+    height, length = int(shape[1] or 0), int(shape[2] or 0)
+    return height, length if len(shape) == 4 else length // channels
+
+
+def _at_least(images: Tensor, width: int, channels: int | None = None) -> Tensor:
     """Images with zeros around where they are smaller than a patch."""
-    missing = [max(width - int(size), 0) for size in images.shape[1:3]]
+    channels = int(images.shape[-1]) if channels is None else channels
+    missing = [max(width - size, 0) for size in image_size(images.shape, channels)]
     if not any(missing):
         return images
-    return ops.pad(images, [[0, 0], *([size // 2, size - size // 2] for size in missing), [0, 0]])
+    (above, below), (left, right) = ((size // 2, size - size // 2) for size in missing)
+    if len(images.shape) == 3:
+        return ops.pad(images, [[0, 0], [above, below], [left * channels, right * channels]])
+    return ops.pad(images, [[0, 0], [above, below], [left, right], [0, 0]])
 
 
 def pooled(images: Tensor, factor: int) -> Tensor:
@@ -196,6 +226,15 @@ def _refuse_nan(locations: Tensor) -> None:
         return
     if (values != values).any():
         raise ValueError("Invalid value for argument `locations`. Expected numbers in [-1, 1]. Received: NaN")
+
+
+def _check_channels(shape: Shape, channels: int) -> None:
+    in_rows = len(shape) == 3 and shape[2] is not None and int(shape[2]) % channels == 0
+    if not in_rows and (len(shape) != 4 or shape[-1] != channels):
+        raise ValueError(
+            f"Invalid shape for argument `images`. Expected [batch, height, width, {channels}], or rows "
+            f"[batch, height, width * {channels}]. Received: {tuple(shape)}"
+        )
 
 
 def check_images(shape: Shape) -> None:

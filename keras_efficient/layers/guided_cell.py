@@ -9,7 +9,14 @@ import numpy as np
 from keras import ops
 
 from keras_efficient.layers.glimpse_cell import GlimpseCell, Look, Recurrent
-from keras_efficient.layers.glimpse_sensor import check_count, inside_image, left_in_float, pooled
+from keras_efficient.layers.glimpse_sensor import (
+    as_pixels,
+    check_count,
+    image_size,
+    inside_image,
+    left_in_float,
+    pooled,
+)
 
 Tensor = Any
 Shape = Sequence[int | None]
@@ -140,12 +147,15 @@ class GuidedCell(GlimpseCell):
     def thumbnail(self, images: Tensor) -> Tensor:
         """`[B, context_size, context_size, C]`, from pixels on a regular grid."""
         assert self.context_size is not None
-        points = 2 * self.context_size
-        for axis in (1, 2):
-            length = int(images.shape[axis])
-            at = np.floor((np.arange(points) + 0.5) * length / points).astype("int32")
-            images = ops.take(images, at, axis=axis)
-        return left_in_float(pooled(self.sensor.as_float(images), 2))
+        points, channels = 2 * self.context_size, self.sensor.channels
+        rows, columns = (
+            np.floor((np.arange(points) + 0.5) * length / points).astype("int32")
+            for length in image_size(images.shape, channels)
+        )
+        if len(images.shape) == 3:
+            columns = (columns[:, None] * channels + np.arange(channels, dtype="int32")).ravel()
+        grid = as_pixels(ops.take(ops.take(images, rows, axis=1), columns, axis=2), channels)
+        return left_in_float(pooled(self.sensor.as_float(grid), 2))
 
     def look(self, images: Tensor, states: Sequence[Tensor], training: bool | None = None) -> Look:
         location = ops.cast(inside_image(states[-1]), self.compute_dtype)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 def step_model(network: "GlimpseNetwork") -> keras.Model:
     """One glimpse as a model of its own, which shares the network's layers.
 
-    It takes `image` `[B, H, W, C]` and the states by name, such as `hidden` `[B, units]` and `location` `[B, 2]`, and
-    gives `output` `[B, n]`, the logits, and the next states under the same names: what comes out goes in again, with
-    the same image or the next frame. A network without context starts with zeros, one with context with what
-    `start_model` gives.
+    It takes `image` `[B, H, W, C]` (`[B, H, W C]` where the network's `image_layout` is `"rows"`) and the states by
+    name, such as `hidden` `[B, units]` and `location` `[B, 2]`, and gives `output` `[B, n]`, the logits, and the next
+    states under the same names: what comes out goes in again, with the same image or the next frame. A network without
+    context starts with zeros, one with context with what `start_model` gives.
 
     >>> tflite_export.export(network.step_model(), "step.tflite", signature="step")
     """
@@ -44,9 +44,10 @@ def step_data(network: "GlimpseNetwork", images: Any, batch_size: int = 256) -> 
     For `representative_data` of `tflite_export.export`.
     """
     names = ["image", *network.cell.state_names]
+    shape = (-1, *network.inputs[0].shape[1:])
     rows: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for first in range(0, len(images), batch_size):
-        batch = keras.ops.convert_to_tensor(images[first : first + batch_size])
+        batch = keras.ops.convert_to_tensor(np.reshape(images[first : first + batch_size], shape))
         states = network.cell.start(batch).states
         for _ in range(network.num_glimpses):
             for name, tensor in zip(names, [batch, *states], strict=True):

@@ -48,7 +48,7 @@ class GuidedAttention(RecurrentAttention):
     >>> model.fit(x, {"label": y, "regions": regions}, validation_data=(x_validation, y_validation))
 
     Args:
-        num_classes, num_glimpses, samples, dropout, image_dtype, policy: As for `RecurrentAttention`.
+        num_classes, num_glimpses, samples, dropout, image_dtype, image_layout, policy: As for `RecurrentAttention`.
         cell: A `GuidedCell`; the default one where None.
         **kwargs: Arguments of `keras.Model`.
 

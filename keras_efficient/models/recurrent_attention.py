@@ -51,6 +51,8 @@ class RecurrentAttention(GlimpseNetwork):
         dropout: Share of the classifier's inputs dropped in training.
         image_dtype: `"float32"` or `"uint8"`, what an exported file takes; a network trained on images in [0, 1] takes
             both.
+        image_layout: `"pixels"` or `"rows"`, what an exported file takes: `[1, H, W, C]` or the same bytes as
+            `[1, H, W C]`, of which patches are cut several times as fast.
         policy: Exit policy, or None.
         **kwargs: Arguments of `keras.Model`.
 

@@ -66,10 +66,14 @@ def test_equals_loops_wherever_one_looks(height, width, size, num_scales, y, x):
     image = np.random.default_rng(0).uniform(size=(1, height, width, 2)).astype("float32")
     location = np.array([[y, x]], "float32")
     sensor = GlimpseSensor(size, num_scales)
+    sensor.build(image.shape, (None, 2))
     wanted = expected(image[0], (y, x), size, num_scales)
     np.testing.assert_allclose(numbers(sensor(image, location))[0], wanted, atol=1e-6)
+    rows = image.reshape(1, height, 2 * width)
+    np.testing.assert_allclose(numbers(sensor(rows, location))[0], wanted, atol=1e-6)
     with ops.skipping():  # by slices instead of a gather
         np.testing.assert_allclose(numbers(sensor(image, location))[0], wanted, atol=1e-6)
+        np.testing.assert_allclose(numbers(sensor(rows, location))[0], wanted, atol=1e-6)
 
 
 def test_several_glimpses_of_each_image():
@@ -141,5 +145,9 @@ def test_bad_shapes():
     with pytest.raises(ValueError, match="`locations`"):
         sensor(np.ones((1, 4, 4, 1), "float32"), np.zeros((1, 3), "float32"))
     sensor(np.ones((1, 4, 4, 1), "float32"), np.zeros((1, 2), "float32"))
-    with pytest.raises(ValueError, match="axis -1"):  # made for one channel
+    with pytest.raises(ValueError, match=r"Expected \[batch, height, width, 1\], or rows .* Received: \(1, 4, 4, 3\)"):
         sensor(np.ones((1, 4, 4, 3), "float32"), np.zeros((1, 2), "float32"))
+    sensor = GlimpseSensor(2)
+    sensor.build((None, 4, 4, 3), (None, 2))
+    with pytest.raises(ValueError, match=r"or rows \[batch, height, width \* 3\]. Received: \(1, 4, 10\)"):
+        sensor(np.ones((1, 4, 10), "float32"), np.zeros((1, 2), "float32"))

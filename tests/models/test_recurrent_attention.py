@@ -206,7 +206,7 @@ def test_bad_input():
         compiled(network(), reward="first")
     with pytest.raises(ValueError, match="`loss_weights`. Expected 3 numbers"):
         compiled(network(), loss_weights=[1.0])
-    with pytest.raises(ValueError, match="axis -1"):
+    with pytest.raises(ValueError, match=r"Expected \[batch, height, width, 1\]"):
         network()(np.zeros((2, 14, 14, 3), "float32"))
     unbuilt = RecurrentAttention(3, GlimpseCell(4))
     with pytest.raises(ValueError, match="not built yet"):

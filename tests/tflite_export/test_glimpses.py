@@ -101,6 +101,35 @@ def test_step_with_explicit_state(tmp_path, guided, quantize):
     assert readers_of_image(tmp_path / "step.tflite") <= READERS
 
 
+@pytest.mark.parametrize("guided", [False, True])
+def test_rows_are_the_same_bytes(tmp_path, guided):
+    """Two channels, whole sequence and steps: what Keras computes from pixels, cut out of rows."""
+    images = np.stack([IMAGES[..., 0], IMAGES[::-1, ..., 0]], axis=-1)
+    rows = images.reshape(12, 30, 80)
+    models = []
+    for layout in ("pixels", "rows"):
+        keras.utils.set_random_seed(0)
+        cell = (GuidedCell if guided else GlimpseCell)(6, 4, units=12, location_gain=8.0, seed=0)  # 48: wider than 30
+        model = (GuidedAttention if guided else RecurrentAttention)(3, cell, 3, image_layout=layout)
+        model.build((None, 30, 40, 2))
+        models.append(model)
+    pixels, in_rows = models
+    in_rows.set_weights(pixels.get_weights())
+    logits, locations = pixels.predict_path(images, verbose=0)
+    for x in (images, rows):
+        np.testing.assert_array_equal(in_rows.predict_path(x, verbose=0)[0], logits)
+    path = tmp_path / "rows.tflite"
+    assert max(tflite_export.export(in_rows, path, representative_data=rows).parity.values()) < 1e-4
+    assert readers_of_image(path) == set()
+    for delegate in ("none", "auto"):
+        found = tflite_export.load(path, delegate=delegate)(rows)
+        np.testing.assert_allclose(found.output, logits[:, -1], atol=1e-4)
+        np.testing.assert_allclose(found.outputs["locations"], locations, atol=1e-4)
+    data = in_rows.step_data(images)
+    report = tflite_export.export(in_rows.step_model(), path, signature="step", representative_data=data)
+    assert max(report.parity.values()) < 1e-4
+
+
 LOCATIONS = [(-1, -1), (1, 1), (-5, 5), (7, 0.3), (-0.999, 0.999), (np.inf, -np.inf), (0.3, -0.7)]
 
 
