@@ -3,6 +3,7 @@
 from keras_efficient.models.gate_statistics import GateStatistics, gate_statistics
 from keras_efficient.models.guided_attention import GuidedAttention
 from keras_efficient.models.hardening import harden, reestimate_batch_normalization
+from keras_efficient.models.lc_net import lc_net
 from keras_efficient.models.lc_resnet import LCResNet, copy_weights
 from keras_efficient.models.multi_exit import MultiExit
 from keras_efficient.models.multi_task import MultiTask
@@ -19,6 +20,7 @@ __all__ = [
     "copy_weights",
     "gate_statistics",
     "harden",
+    "lc_net",
     "reestimate_batch_normalization",
     "thin_resnet",
 ]

@@ -25,7 +25,7 @@ def split_at_exits(model: keras.Model) -> tuple[list[keras.Model], list[EarlyExi
             cannot be cut because a layer behind an exit reads something from before it.
     """
     _check_model(model)
-    marks = [node for node in _nodes_before(model.outputs[0], []) if isinstance(node.operation, EarlyExit)]
+    marks = [node for node in nodes_before(model.outputs[0], []) if isinstance(node.operation, EarlyExit)]
     _check_exits(model, marks)
     cuts = [(mark.operation.name, mark.input_tensors[0], mark.outputs[0]) for mark in marks]
     return _stages(model, cuts), [mark.operation for mark in marks]
@@ -43,7 +43,7 @@ def split_at(model: keras.Model, names: Sequence[str]) -> list[keras.Model]:
     """
     _check_model(model)
     _check_ends_in_logits(model)
-    nodes = _nodes_before(model.outputs[0], [])
+    nodes = nodes_before(model.outputs[0], [])
     cuts = []
     for name in names:
         found = [node for node in nodes if node.operation.name == name]
@@ -100,20 +100,20 @@ def _check_model(model: keras.Model) -> None:
         )
 
 
-def _node(tensor: KerasTensor) -> Any:
+def node_of(tensor: KerasTensor) -> Any:
     """The call of a layer that made a symbolic tensor."""
     operation, node_index, _ = tensor._keras_history
     return operation._inbound_nodes[node_index]
 
 
-def _nodes_before(tensor: KerasTensor, stop: list[KerasTensor]) -> list[Any]:
+def nodes_before(tensor: KerasTensor, stop: list[KerasTensor]) -> list[Any]:
     """All calls that `tensor` depends on, inputs first, not going behind the tensors in `stop`."""
     ordered: list[Any] = []
     seen: set[int] = set()
     stack = [(tensor, False)]
     while stack:
         current, expanded = stack.pop()
-        node = _node(current)
+        node = node_of(current)
         if expanded:
             ordered.append(node)
         elif id(node) not in seen and not any(current is other for other in stop):
@@ -146,7 +146,7 @@ def _check_exits(model: keras.Model, marks: list[Any]) -> None:
 
 
 def _check_ends_in_logits(model: keras.Model) -> None:
-    last = _node(model.outputs[0]).operation
+    last = node_of(model.outputs[0]).operation
     if len(model.outputs[0].shape) != 2:
         raise ValueError(
             "Invalid value for argument `model`. Expected logits [batch, classes] as output. "
@@ -160,18 +160,18 @@ def _check_ends_in_logits(model: keras.Model) -> None:
 
 
 def _check_cut(model: keras.Model, exit_name: str, start: KerasTensor, end: KerasTensor) -> None:
-    before = {id(node) for node in _nodes_before(start, [])}
-    inside = _nodes_before(end, [start])
+    before = {id(node) for node in nodes_before(start, [])}
+    inside = nodes_before(end, [start])
     if not inside:
         raise ValueError(f"Cannot cut model `{model.name}` at exit `{exit_name}`: nothing is computed behind it")
     for node in inside:
         if id(node) in before:
             continue
         for tensor in node.input_tensors:
-            if tensor is not start and id(_node(tensor)) in before:
+            if tensor is not start and id(node_of(tensor)) in before:
                 raise ValueError(
                     f"Cannot cut model `{model.name}` at exit `{exit_name}`: layer `{node.operation.name}` behind it "
-                    f"reads `{_node(tensor).operation.name}` from before it"
+                    f"reads `{node_of(tensor).operation.name}` from before it"
                 )
         if not node.input_tensors:
             raise ValueError(
