@@ -19,14 +19,16 @@ static double bound_of(const TestWeights *w, const KeMultiBitDensePath *path, in
   for (int p = 0; p < w->groups; p++) {
     const int first = p * w->group_size, count = w->length - first < w->group_size ? w->length - first : w->group_size;
     double sum = 0.0, largest = 0.0, magnitude;
-    for (int k = 0; k < count; k += 4) {
-      double four = 0.0;
-      for (int i = k; i < k + 4 && i < count; i++) four += fabs((double)x[first + i]);
-      largest = fmax(largest, four);
-      sum += four;
+    for (int k = 0; k < count; k += 16) { /* look-ups take four inputs that lie four apart */
+      double fours[4] = {0.0};
+      for (int i = k; i < k + 16 && i < count; i++) fours[i % 4] += fabs((double)x[first + i]);
+      for (int j = 0; j < 4; j++) {
+        largest = fmax(largest, fours[j]);
+        sum += fours[j];
+      }
     }
     weight_at(w, o, first, max_bits, &magnitude);
-    bound += magnitude * (path->takes_packed ? 0.502 * (count + 3) / 4 * largest / 127 : 1e-5 * sum);
+    bound += magnitude * (path->takes_packed ? 0.502 * ((count + 15) / 16 * 4) * largest / 127 : 1e-5 * sum);
   }
   return bound + 1e-5;
 }
