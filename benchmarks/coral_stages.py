@@ -43,12 +43,11 @@ def main() -> None:
         directory = pathlib.Path(scratch)
         if options.quick:
             dataset = _few(dataset)
-            make, path, epochs, images = (lambda: networks.multi_exit(8, dataset)), directory / "quick.keras", 1, 1280
+            work, depth, epochs, images = directory, 8, 1, 1280
         else:
             options.work.mkdir(parents=True, exist_ok=True)
-            make, path = (lambda: networks.multi_exit(20, dataset)), options.work / "multi_exit_20.keras"
-            epochs, images = 18, options.images
-        network = networks.trained(path, make, dataset, epochs)
+            work, depth, epochs, images = options.work, 20, 18, options.images
+        network = networks.trained(work, "multi_exit", depth, dataset, epochs)
         summary = measured(network, dataset, directory, images)
     print_table(summary)
     if not options.quick:

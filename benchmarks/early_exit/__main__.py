@@ -11,10 +11,10 @@ import pathlib
 import tempfile
 from typing import Any
 
-import keras
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import training
 from benchmarks.cells import Cells
 from benchmarks.early_exit import curves, device, networks, pictures
 from benchmarks.early_exit.held_out import exit_data
@@ -64,14 +64,9 @@ def measured(
 ) -> dict[str, Any]:
     """Everything, from the networks to the latencies."""
     cells = Cells(work / "cells")
-    network: MultiExit = networks.trained(
-        work / f"multi_exit_{depth}.keras", lambda: networks.multi_exit(depth, dataset), dataset, epochs["multi_exit"]
-    )
+    network: MultiExit = networks.trained(work, "multi_exit", depth, dataset, epochs["multi_exit"])
     statics = {
-        f"thin_resnet_{d}": networks.trained(
-            work / f"static_{d}.keras", lambda d=d: networks.static(d, dataset), dataset, epochs["static"]
-        )
-        for d in static_depths
+        f"thin_resnet_{d}": networks.trained(work, "static", d, dataset, epochs["static"]) for d in static_depths
     }
     held_out, test = exit_data(network, dataset, work)
     total = network.exit_costs()[-1]
@@ -83,7 +78,9 @@ def measured(
         "static": {
             name: {
                 "cost": cost.profile(model).macs / total,
-                "accuracy": cells.get(f"static/{name}", lambda model=model: accuracy(model, dataset)),
+                "accuracy": cells.get(
+                    f"static/{name}", lambda model=model: training.accuracy(model, dataset.x_test, dataset.y_test)
+                ),
             }
             for name, model in statics.items()
         },
@@ -145,11 +142,6 @@ def branch_share(network: MultiExit) -> float:
     """Multiply-adds of all label units and summaries over those of the whole network."""
     total = float(network.exit_costs()[-1])
     return 1 - cost.profile(networks.trunk(network)).macs / total
-
-
-def accuracy(model: keras.Model, dataset: datasets.Dataset) -> float:
-    """Share of test images classified right."""
-    return float((model.predict(dataset.x_test, batch_size=250, verbose=0).argmax(axis=1) == dataset.y_test).mean())
 
 
 def claims(summary: dict[str, Any]) -> dict[str, Any]:

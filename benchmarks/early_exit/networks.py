@@ -2,18 +2,12 @@
 
 import argparse
 import pathlib
-from collections.abc import Callable
 
 import keras
 
+from benchmarks import training
 from keras_efficient import datasets
 from keras_efficient.models import MultiExit, thin_resnet
-
-BATCH = 128
-SHIFT = 4
-PEAK_RATES = {"multi_exit": 0.15, "static": 0.2}  # the losses of many exits add up
-CLIP_NORMS = {"multi_exit": 5.0, "static": 2.0}  # of the whole gradient, a guard for the first steps
-WEIGHT_DECAY = 5e-3  # decoupled: times the rate, not times the momentum's 1 / (1 - 0.9), so ten times the usual 5e-4
 
 
 def multi_exit(depth: int, dataset: datasets.Dataset) -> MultiExit:
@@ -43,44 +37,19 @@ def trunk(network: MultiExit) -> keras.Model:
     return keras.Model(inputs, x, name="static")
 
 
-def trained(
-    path: pathlib.Path, make: Callable[[], keras.Model], dataset: datasets.Dataset, epochs: int, seed: int = 0
-) -> keras.Model:
-    """The network at `path`, trained first where it is not there; an interrupted training goes on at its last epoch."""
-    if path.exists():
-        return keras.saving.load_model(path)
-    keras.utils.set_random_seed(seed)
-    model = make()
-    batches = datasets.Augmented(dataset.x_train, dataset.y_train, BATCH, shift=SHIFT, seed=seed)
-    steps = epochs * len(batches)
-    kind = "multi_exit" if isinstance(model, MultiExit) else "static"
-    peak = PEAK_RATES[kind]
-    rate = keras.optimizers.schedules.CosineDecay(
-        peak / 20, steps - steps // 5, warmup_target=peak, warmup_steps=steps // 5
-    )
-    more = {"loss_weights": loss_weights(model.num_exits)} if isinstance(model, MultiExit) else {}
-    model.compile(
-        keras.optimizers.SGD(
-            rate, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP_NORMS[kind]
-        ),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        **more,
-    )
-    backup = path.with_suffix(".backup")
-    model.fit(
-        batches,
-        epochs=epochs,
-        validation_data=(dataset.x_validation, dataset.y_validation),
-        validation_batch_size=500,
-        validation_freq=max(1, epochs // 6),
-        verbose=2,
-        callbacks=[keras.callbacks.BackupAndRestore(str(backup))],
-    )
-    written = path.with_suffix(".part.keras")
-    model.save(written)
-    written.replace(path)
-    return model
+def recipe(name: str, depth: int, epochs: int) -> training.Recipe:
+    """How `"multi_exit"` or `"static"` networks are trained: alike, but that the losses of many exits add up."""
+    if name == "static":
+        return training.Recipe(epochs)
+    weights = loss_weights((depth - 2) // 2)
+    return training.Recipe(epochs, peak=0.15, clip=5.0, options={"loss_weights": weights})
+
+
+def trained(work: pathlib.Path, name: str, depth: int, dataset: datasets.Dataset, epochs: int) -> keras.Model:
+    """The network `<name>_<depth>` in the folder `work`, trained first where it is not there."""
+    make = {"multi_exit": multi_exit, "static": static}[name]
+    path = work / f"{name}_{depth}.keras"
+    return training.trained(path, lambda: make(depth, dataset), dataset, recipe(name, depth, epochs))
 
 
 def main() -> None:
@@ -94,9 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     dataset = datasets.load("cifar10", options.data_dir)
     options.work.mkdir(parents=True, exist_ok=True)
-    make = {"multi_exit": multi_exit, "static": static}[options.name]
-    path = options.work / f"{options.name}_{options.depth}.keras"
-    trained(path, lambda: make(options.depth, dataset), dataset, options.epochs)
+    trained(options.work, options.name, options.depth, dataset, options.epochs)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+"""Accuracy over cost, and the images that are cheap and dear."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_efficient import datasets
+
+SHOWN = 10
+
+
+def curve(summary: dict[str, Any], path: pathlib.Path) -> None:
+    """Draws the LC-Nets over their budgets, and the rivals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    networks = summary["networks"]
+    gated = sorted((row["share"], 100 * row["accuracy"]) for name, row in networks.items() if name.startswith("lc_"))
+    axes.plot(*zip(*gated, strict=True), "o-", label="LC-Net")
+    for name, row in networks.items():
+        if not name.startswith("lc_"):
+            axes.plot(row["share"], 100 * row["accuracy"], "s", label=name.replace("_", " "))
+    axes.set_xlabel("mean share of the dense network's MACs")
+    axes.set_ylabel("test accuracy in %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def cheap_and_dear(macs: NDArray[Any], dense: float, dataset: datasets.Dataset, path: pathlib.Path) -> None:
+    """Draws the test images that spent least and most, and how often which share was spent."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    grid = figure.add_gridspec(3, SHOWN)
+    order = np.argsort(macs, kind="stable")
+    for row, (title, chosen) in enumerate({"cheap": order[:SHOWN], "dear": order[-SHOWN:][::-1]}.items()):
+        for column, index in enumerate(chosen):
+            axes = figure.add_subplot(grid[row, column])
+            image = dataset.x_test[index]
+            axes.imshow((image - image.min()) / max(float(np.ptp(image)), 1e-6))
+            axes.set_title(f"{macs[index] / dense:.0%}", fontsize=8)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if column == 0:
+                axes.set_ylabel(title)
+    axes = figure.add_subplot(grid[2, :])
+    axes.hist(macs / dense, bins=60)
+    axes.set_xlabel("share of the dense network's MACs that a test image spends")
+    figure.savefig(path, dpi=120)
