@@ -27,6 +27,8 @@ class GateStatistics:
         constant: Share of the gates that are open for all or for none of those inputs. Where it is 1, the layer is
             pruned, not dynamic.
         scale: Mean value of the open gates; NaN where none is open.
+        rates: For each gate, the share of the inputs that reach the layer for which it is open.
+        values: For each gate, its mean value over the inputs for which it is open; NaN where there is none.
     """
 
     name: str
@@ -36,6 +38,8 @@ class GateStatistics:
     deviation: float
     constant: float
     scale: float
+    rates: tuple[float, ...]
+    values: tuple[float, ...]
 
 
 def gate_statistics(model: keras.Model, x: ArrayLike, batch_size: int = 128) -> list[GateStatistics]:
@@ -90,9 +94,12 @@ def _summary(name: str, parts: list[tuple[NDArray[Any], NDArray[Any]]]) -> GateS
     gates = everything[reached]
     is_open = gates > 0
     if not len(gates):
-        return GateStatistics(name, everything.shape[1], 0.0, float("nan"), float("nan"), float("nan"), float("nan"))
+        nan, each = float("nan"), everything.shape[1]
+        return GateStatistics(name, each, 0.0, nan, nan, nan, nan, (nan,) * each, (nan,) * each)
     shares = is_open.mean(axis=1)
     rates = is_open.mean(axis=0)
+    counts = is_open.sum(axis=0)
+    values = np.where(counts > 0, (gates * is_open).sum(axis=0) / np.maximum(counts, 1), np.nan)
     return GateStatistics(
         name=name,
         gates=gates.shape[1],
@@ -101,4 +108,6 @@ def _summary(name: str, parts: list[tuple[NDArray[Any], NDArray[Any]]]) -> GateS
         deviation=float(shares.std()),
         constant=float(((rates == 0) | (rates == 1)).mean()),
         scale=float(gates[is_open].mean()) if is_open.any() else float("nan"),
+        rates=tuple(map(float, rates)),
+        values=tuple(map(float, values)),
     )
