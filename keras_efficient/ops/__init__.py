@@ -20,7 +20,14 @@ from keras_efficient.ops.multi_bit_conv_2d_int8 import multi_bit_conv_2d_int8
 from keras_efficient.ops.multi_bit_dense import multi_bit_dense
 from keras_efficient.ops.registry import Argument, Cost, Op, get_op, load_plugins, register_op, registered_ops
 
-BUILTIN = (gated_conv_2d, gated_conv_2d_int8, multi_bit_dense, multi_bit_conv_2d, multi_bit_conv_2d_int8)
+BUILTIN = (
+    gated_conv_2d,
+    gated_conv_2d_int8,
+    gated_depthwise_conv_2d,
+    multi_bit_dense,
+    multi_bit_conv_2d,
+    multi_bit_conv_2d_int8,
+)
 
 __all__ = [
     "BUILTIN",

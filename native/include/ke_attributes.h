@@ -61,6 +61,26 @@ static const KeAttributeField ke_gated_conv_2d_int8_fields[] = {
     {"output_zero_point", KE_INT32, offsetof(KeGatedConv2DInt8Attributes, output_zero_point), -128.0, 127.0},
 };
 
+#define KE_GATED_DEPTHWISE_CONV_2D_VERSION 1
+
+typedef struct {
+  int32_t stride_h;
+  int32_t stride_w;
+  int32_t dilation_h;
+  int32_t dilation_w;
+  int32_t padding;
+  int32_t activation;
+} KeGatedDepthwiseConv2DAttributes;
+
+static const KeAttributeField ke_gated_depthwise_conv_2d_fields[] = {
+    {"stride_h", KE_INT32, offsetof(KeGatedDepthwiseConv2DAttributes, stride_h), 1.0, 64.0},
+    {"stride_w", KE_INT32, offsetof(KeGatedDepthwiseConv2DAttributes, stride_w), 1.0, 64.0},
+    {"dilation_h", KE_INT32, offsetof(KeGatedDepthwiseConv2DAttributes, dilation_h), 1.0, 64.0},
+    {"dilation_w", KE_INT32, offsetof(KeGatedDepthwiseConv2DAttributes, dilation_w), 1.0, 64.0},
+    {"padding", KE_INT32, offsetof(KeGatedDepthwiseConv2DAttributes, padding), 0.0, 1.0},
+    {"activation", KE_INT32, offsetof(KeGatedDepthwiseConv2DAttributes, activation), 0.0, 2.0},
+};
+
 #define KE_MULTI_BIT_DENSE_VERSION 2
 
 typedef struct {

@@ -6,6 +6,7 @@
 
 extern const KeOp ke_op_gated_conv_2d;
 extern const KeOp ke_op_gated_conv_2d_int8;
+extern const KeOp ke_op_gated_depthwise_conv_2d;
 extern const KeOp ke_op_multi_bit_dense;
 extern const KeOp ke_op_multi_bit_conv_2d;
 extern const KeOp ke_op_multi_bit_conv_2d_int8;

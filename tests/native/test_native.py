@@ -37,6 +37,7 @@ HARNESS = ["fake_runtime.c", "op_models.c"]
 ARGUMENTS = {
     "test_gated_conv_2d_kernel": ["30"],
     "test_gated_conv_2d_int8_kernel": ["30"],
+    "test_gated_depthwise_conv_2d_kernel": ["60"],
     "test_multi_bit_conv_2d_kernel": ["30"],
 }
 PROGRAMS = {
@@ -46,6 +47,7 @@ PROGRAMS = {
     "test_multi_bit_conv_2d_kernel": [],
     "test_gated_conv_2d_kernel": [],
     "test_gated_conv_2d_int8_kernel": [],
+    "test_gated_depthwise_conv_2d_kernel": [],
     "test_delegate": HARNESS,
     "test_mutants": HARNESS,
 }

@@ -1,0 +1,113 @@
+/* ke.gated_depthwise_conv_2d: x [B, H, W, C], g_out [B, C M], kernel [kh, kw, C, M], bias [C M] -> y [B, Ho, Wo, C M]. */
+#include "kernels/gated_depthwise_conv_2d/gated_depthwise_conv_2d.h"
+
+#include <stdlib.h>
+
+#include "attributes.h"
+#include "builtin.h"
+#include "gated_conv_2d_inputs.h"
+#include "ke_attributes.h"
+
+typedef struct State {
+  KeGatedConv2DShape shape;
+  KeGatedDepthwiseConv2DPlan *plan;
+} State;
+
+static void destroy(void *pointer) {
+  State *state = pointer;
+  if (state == NULL) return;
+  ke_gated_depthwise_conv_2d_destroy(state->plan);
+  free(state);
+}
+
+static void *init(const KeInit *init) {
+  KeGatedDepthwiseConv2DAttributes attributes;
+  const size_t fields = sizeof(ke_gated_depthwise_conv_2d_fields) / sizeof(ke_gated_depthwise_conv_2d_fields[0]);
+  if (ke_attributes_decode(init, ke_gated_depthwise_conv_2d_fields, fields, &attributes) != 0) return NULL;
+  const KeTensor *kernel = &init->weights[0], *bias = &init->weights[1];
+  if (ke_gated_conv_2d_check_kernel(init, kernel) != 0) return NULL;
+  const int64_t channels = (int64_t)kernel->dims[2] * kernel->dims[3];
+  if (bias->dims[0] != channels) {
+    init->report(init, "Invalid value for argument `bias`. Expected %lld values, one for each output channel of the kernel. "
+                 "Received: %d.", (long long)channels, bias->dims[0]);
+    return NULL;
+  }
+  State *state = calloc(1, sizeof(*state));
+  if (state == NULL) return NULL;
+  state->shape = (KeGatedConv2DShape){.kernel_h = kernel->dims[0],
+                                      .kernel_w = kernel->dims[1],
+                                      .in_channels = kernel->dims[2],
+                                      .out_channels = bias->dims[0],
+                                      .stride_h = attributes.stride_h,
+                                      .stride_w = attributes.stride_w,
+                                      .dilation_h = attributes.dilation_h,
+                                      .dilation_w = attributes.dilation_w,
+                                      .padding = attributes.padding,
+                                      .activation = attributes.activation};
+  if (ke_isa_parse(init->isa, &state->shape.isa) != 0) state->shape.isa = KE_ISA_SCALAR;
+  const char *error = NULL;
+  state->plan = ke_gated_depthwise_conv_2d_create(&state->shape, kernel->data, bias->data, &error);
+  if (state->plan != NULL) return state;
+  init->report(init, "%s", error == NULL ? "The weights could not be packed." : error);
+  destroy(state);
+  return NULL;
+}
+
+static int prepare(void *pointer, const KePrepare *prepare) {
+  State *state = pointer;
+  const int32_t *x = prepare->inputs[0].dims, *gate = prepare->inputs[1].dims;
+  if (x[3] != state->shape.in_channels) {
+    prepare->report(prepare, "Invalid value for argument `x`. Expected %d channels, as the kernel has. Received: %d.",
+                    state->shape.in_channels, x[3]);
+    return -1;
+  }
+  if (gate[0] != x[0] || gate[1] != state->shape.out_channels) {
+    prepare->report(prepare, "Invalid value for argument `g_out`. Expected shape [%d, %d]. Received: [%d, %d].", x[0],
+                    state->shape.out_channels, gate[0], gate[1]);
+    return -1;
+  }
+  int32_t dims[4] = {x[0], 0, 0, state->shape.out_channels};
+  if (ke_gated_conv_2d_output_size(&state->shape, x[1], x[2], &dims[1], &dims[2]) != KE_GATED_CONV_2D_OK ||
+      prepare->set_output_shape(prepare, 0, 4, dims) != 0) {
+    prepare->report(prepare, "Invalid value for argument `x`. Expected a size whose output fits into memory. Received: "
+                    "[%d, %d, %d, %d].", x[0], x[1], x[2], x[3]);
+    return -1;
+  }
+  const int status = ke_gated_depthwise_conv_2d_resize(state->plan, x[0], x[1], x[2], prepare->threads);
+  return status == KE_GATED_CONV_2D_OK ? 0 : ke_gated_conv_2d_no_memory(prepare);
+}
+
+static int invoke(void *pointer, const KeInvoke *invoke) {
+  State *state = pointer;
+  const KeTensor *inputs = invoke->inputs;
+  uint64_t macs = 0;
+  if (ke_gated_depthwise_conv_2d_run(state->plan, inputs[0].data, inputs[1].data, invoke->outputs[0].data, invoke->parallel,
+                                     &macs) != KE_GATED_CONV_2D_OK) {
+    invoke->report(invoke, "The convolution was run without a successful prepare.");
+    return -1;
+  }
+  invoke->add_macs(invoke, macs);
+  return 0;
+}
+
+static const KeArgument arguments[] = {
+    {"x", KE_ARGUMENT_INPUT, KE_TYPE_FLOAT32, 4},
+    {"g_out", KE_ARGUMENT_INPUT, KE_TYPE_FLOAT32, 2},
+    {"kernel", KE_ARGUMENT_WEIGHT, KE_TYPE_FLOAT32, 4},
+    {"bias", KE_ARGUMENT_WEIGHT, KE_TYPE_FLOAT32, 1},
+};
+
+static const int32_t output_types[] = {KE_TYPE_FLOAT32};
+
+const KeOp ke_op_gated_depthwise_conv_2d = {
+    .name = "ke.gated_depthwise_conv_2d",
+    .version = KE_GATED_DEPTHWISE_CONV_2D_VERSION,
+    .argument_count = sizeof(arguments) / sizeof(arguments[0]),
+    .arguments = arguments,
+    .output_count = 1,
+    .output_types = output_types,
+    .init = init,
+    .prepare = prepare,
+    .invoke = invoke,
+    .destroy = destroy,
+};
