@@ -35,6 +35,8 @@ def test_statistics_worked_out_by_hand(bright, batch_size):
     assert (inner.gates, inner.reached, inner.deviation, inner.constant) == (3, 0.5, 0, 1)
     assert inner.open_rate == pytest.approx(2 / 3)
     assert inner.scale == pytest.approx((0.5 + 0.5 + 0.75 + 0.5) / 4)
+    assert (outer.rates, inner.rates) == ((0.5,), (1, 1, 0))
+    assert inner.values == pytest.approx(((0.5 + 0.75) / 2, 0.5, float("nan")), nan_ok=True)
 
 
 def test_statistics_where_nobody_arrives(bright):
