@@ -106,7 +106,9 @@ class _Conversion:
 
     def convert(self, model: keras.Model, name: str) -> keras.Model:
         """The copy of a graph, its weights not yet set."""
-        whole = keras.Model(model.inputs if len(model.inputs) > 1 else model.input, model.output, name=name)
+        sequential = isinstance(model, keras.Sequential)
+        inputs, outputs = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
+        whole = keras.Model(inputs, outputs, name=name)
         graph = _Rebuilding(self, residual_blocks(whole))
         return keras.models.clone_model(whole, clone_function=lambda layer: layer, call_function=graph.call)
 
