@@ -79,10 +79,10 @@ LOOKING = {"policy_weight": 0.05, "normalize_advantages": True, "location_decay"
 RECIPES = {
     "mnist_28": Recipe("mnist_28", lambda: attention(8, 1), 150, 3e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}),
     "translated_60": Recipe(
-        "translated_60", lambda: attention(12, 3), 60, 1e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}
+        "translated_60", lambda: attention(12, 3), 90, 1e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}
     ),
     "cluttered_100": Recipe(
-        "cluttered_100", lambda: attention(12, 4), 30, 1e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}
+        "cluttered_100", lambda: attention(12, 4), 40, 1e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}
     ),
     "cnn_100": Recipe("cluttered_100", cnn, 30, 2e-3, {}),
 }
