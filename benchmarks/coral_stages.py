@@ -6,7 +6,6 @@ the CPU; then once more after fine-tuning with the rounding of the files.
 """
 
 import argparse
-import dataclasses
 import json
 import pathlib
 import tempfile
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.early_exit import networks
+from benchmarks.parts import few
 from keras_efficient import datasets, tflite_export
 from keras_efficient.demo.machine import machine
 from keras_efficient.models import MultiExit
@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         directory = pathlib.Path(scratch)
         if options.quick:
-            dataset = _few(dataset)
+            dataset = few(dataset, 1280, 300, 300)
             work, depth, epochs, images = directory, 8, 1, 1280
         else:
             options.work.mkdir(parents=True, exist_ok=True)
@@ -112,12 +112,6 @@ def print_table(summary: dict[str, Any]) -> None:
 
 def _right(logits: NDArray[Any], dataset: datasets.Dataset) -> float:
     return float(np.mean(logits.argmax(axis=1) == dataset.y_test))
-
-
-def _few(dataset: datasets.Dataset) -> datasets.Dataset:
-    parts = {name: getattr(dataset, name)[:1280] for name in ("x_train", "y_train")}
-    parts |= {name: getattr(dataset, name)[:300] for name in ("x_validation", "y_validation", "x_test", "y_test")}
-    return dataclasses.replace(dataset, **parts)
 
 
 if __name__ == "__main__":

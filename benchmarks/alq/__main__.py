@@ -17,6 +17,7 @@ import keras
 
 from benchmarks.alq import devices, files, networks, rounds, uniform
 from benchmarks.cells import Cells
+from benchmarks.parts import few
 from keras_efficient import datasets, quantization
 from keras_efficient.demo.machine import machine
 
@@ -72,7 +73,9 @@ def main() -> None:
     dataset = datasets.load(setting.dataset, options.data_dir)
     if options.quick:
         with tempfile.TemporaryDirectory() as work:
-            summary = measured(options.net, _short(setting), _few(dataset), pathlib.Path(work), parts, images=20)
+            summary = measured(
+                options.net, _short(setting), few(dataset, 640, 100, 100), pathlib.Path(work), parts, images=20
+            )
     else:
         work = options.work or pathlib.Path("build/alq") / options.net
         summary = measured(options.net, setting, dataset, work, parts, images=2000)
@@ -172,15 +175,6 @@ def _short(setting: Setting) -> Setting:
     return dataclasses.replace(
         setting, width=min(setting.width, 0.125), float_epochs=1, uniform_epochs=1, recipe=recipe
     )
-
-
-def _few(dataset: datasets.Dataset) -> datasets.Dataset:
-    parts = {
-        f"{letter}_{part}": getattr(dataset, f"{letter}_{part}")[:size]
-        for part, size in (("train", 640), ("validation", 100), ("test", 100))
-        for letter in "xy"
-    }
-    return dataclasses.replace(dataset, **parts)
 
 
 if __name__ == "__main__":

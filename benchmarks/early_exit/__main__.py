@@ -5,7 +5,6 @@ block, and static ones, trained alike; training, policies and exports go on wher
 """
 
 import argparse
-import dataclasses
 import json
 import pathlib
 import tempfile
@@ -18,13 +17,14 @@ from benchmarks import training
 from benchmarks.cells import Cells
 from benchmarks.early_exit import curves, device, networks, pictures
 from benchmarks.early_exit.held_out import exit_data
+from benchmarks.parts import few
 from keras_efficient import cost, datasets, policies
 from keras_efficient.demo.machine import machine
 from keras_efficient.models import MultiExit
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
 DEPTH = 20
-STATIC_DEPTHS = (8,)
+STATIC_DEPTHS = (8, 14)
 EPOCHS = {"multi_exit": 20, "static": 18}
 BUDGET = 0.7  # of the operating point that is exported
 HALF = 0.5  # what half the compute costs in accuracy is told beside it
@@ -42,7 +42,9 @@ def main() -> None:
     dataset = datasets.load("cifar10", options.data_dir)
     if options.quick:
         with tempfile.TemporaryDirectory() as work:
-            summary = measured(pathlib.Path(work), _few(dataset), 8, (), dict.fromkeys(EPOCHS, 2), 1, quick=True)
+            summary = measured(
+                pathlib.Path(work), few(dataset, 2560, 500, 500), 8, (), dict.fromkeys(EPOCHS, 2), 1, quick=True
+            )
     else:
         work = options.work or pathlib.Path("build/early_exit")
         summary = measured(work, dataset, DEPTH, STATIC_DEPTHS, EPOCHS, options.threads)
@@ -198,15 +200,6 @@ def print_tables(summary: dict[str, Any]) -> None:
     console.print(table)
     for name, value in summary["claims"].items():
         console.print(f"{name}: {value}")
-
-
-def _few(dataset: datasets.Dataset) -> datasets.Dataset:
-    parts = {
-        f"{letter}_{part}": getattr(dataset, f"{letter}_{part}")[:size]
-        for part, size in (("train", 2560), ("validation", 500), ("test", 500))
-        for letter in "xy"
-    }
-    return dataclasses.replace(dataset, **parts)
 
 
 if __name__ == "__main__":

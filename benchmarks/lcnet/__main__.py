@@ -23,6 +23,7 @@ from benchmarks import training
 from benchmarks.cells import Cells
 from benchmarks.lcnet import device, pictures
 from benchmarks.lcnet.networks import RIVALS, TARGETS, Plan, Workshop, plain
+from benchmarks.parts import few
 from keras_efficient import cost, datasets
 from keras_efficient.demo.machine import machine
 from keras_efficient.models import gate_statistics
@@ -46,7 +47,7 @@ def main() -> None:
     if options.quick:
         with tempfile.TemporaryDirectory() as work:
             small = Plan(depth=8, dense=1, gated=2, fine=1)
-            summary = measured(pathlib.Path(work), few(dataset), small, TARGETS[:1], 1, 1)
+            summary = measured(pathlib.Path(work), few(dataset, 1280, 500, 500), small, TARGETS[:1], 1, 1)
     else:
         options.work.mkdir(parents=True, exist_ok=True)
         if options.only:
@@ -223,16 +224,6 @@ def print_tables(summary: dict[str, Any]) -> None:
     console.print(table)
     for name, value in summary["claims"].items():
         console.print(f"{name}: {value}")
-
-
-def few(dataset: datasets.Dataset) -> datasets.Dataset:
-    """A small part of the data."""
-    parts = {
-        f"{letter}_{part}": getattr(dataset, f"{letter}_{part}")[:size]
-        for part, size in (("train", 1280), ("validation", 500), ("test", 500))
-        for letter in "xy"
-    }
-    return dataclasses.replace(dataset, **parts)
 
 
 if __name__ == "__main__":

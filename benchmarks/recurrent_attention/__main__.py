@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cells import Cells
+from benchmarks.parts import few
 from benchmarks.recurrent_attention import networks, regions
 from keras_efficient import cost, datasets, policies, tflite_export
 from keras_efficient.demo.machine import machine
@@ -45,7 +46,7 @@ def main() -> None:
     started = time.monotonic()
     if options.quick:
         with tempfile.TemporaryDirectory() as work:
-            found = measured(pathlib.Path(work), few(dataset), options.only, quick=True)
+            found = measured(pathlib.Path(work), few(dataset, 1024, 200, 200), options.only, quick=True)
     else:
         found = measured(options.work, dataset, options.only)
         earlier = RESULTS / "recurrent_attention.json"
@@ -72,13 +73,6 @@ def measured(work: pathlib.Path, dataset: datasets.Dataset, only: list[str], qui
         assert model is not None
         tasks[name] = cells.get(f"network/{name}", lambda m=model, r=recipe: evaluated(m, r, dataset, work, quick))
     return {"claim": "recurrent_attention", "machine": machine(), "tasks": tasks}
-
-
-def few(dataset: datasets.Dataset) -> datasets.Dataset:
-    """A small part of the data."""
-    parts = {"train": 1024, "validation": 200, "test": 200}
-    cut = {f"{axis}_{part}": getattr(dataset, f"{axis}_{part}")[:n] for part, n in parts.items() for axis in "xy"}
-    return dataclasses.replace(dataset, **cut)
 
 
 def evaluated(
