@@ -132,27 +132,24 @@ class _Conversion:
     def gated(self, unit: Unit) -> GatedConv2D:
         """The gated twin of a convolution."""
         old, norm = unit.convolution, unit.norm
-        more = {} if norm is None else {"batch_normalization": True, "momentum": norm.momentum, "epsilon": norm.epsilon}
-        gate = {"return_gate": True, **self.options} if unit.gated else {"gate": None, "return_gate": unit.is_depthwise}
+        arguments: dict[str, Any] = {
+            key: getattr(old, key) for key in ("kernel_size", "strides", "padding", "dilation_rate", "use_bias", "name")
+        }
         prefix = "depthwise" if unit.is_depthwise else "kernel"
         for part in ("initializer", "regularizer", "constraint"):
-            more[f"kernel_{part}"] = getattr(old, f"{prefix}_{part}")
-            more[f"bias_{part}"] = getattr(old, f"bias_{part}")
-        cls, first = (GatedDepthwiseConv2D, ()) if unit.is_depthwise else (GatedConv2D, (old.filters,))
-        layer = cls(
-            *first,
-            kernel_size=old.kernel_size,
-            strides=old.strides,
-            padding=old.padding,
-            dilation_rate=old.dilation_rate,
-            activation=unit.activation,
-            use_bias=old.use_bias,
-            dtype=old.dtype_policy,
-            name=old.name,
-            **({"depth_multiplier": old.depth_multiplier} if unit.is_depthwise else {}),
-            **more,
-            **gate,
-        )
+            arguments[f"kernel_{part}"] = getattr(old, f"{prefix}_{part}")
+            arguments[f"bias_{part}"] = getattr(old, f"bias_{part}")
+        arguments |= {"activation": unit.activation, "dtype": old.dtype_policy}
+        if norm is not None:
+            arguments |= {"batch_normalization": True, "momentum": norm.momentum, "epsilon": norm.epsilon}
+        if unit.gated:
+            arguments |= {"return_gate": True, **self.options}
+        else:
+            arguments |= {"return_gate": unit.is_depthwise, "gate": None}
+        if unit.is_depthwise:
+            layer: GatedConv2D = GatedDepthwiseConv2D(depth_multiplier=old.depth_multiplier, **arguments)
+        else:
+            layer = GatedConv2D(filters=old.filters, **arguments)
         self._units.append((unit, layer))
         self.gates += unit.gated
         return layer
