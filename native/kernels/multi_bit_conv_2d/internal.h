@@ -12,7 +12,16 @@
 
 #include "multi_bit_conv_2d.h"
 
-enum { KE_BLOCK = 64, KE_LANES = 16, KE_MOST_PIXELS = 8, KE_MOST_LEVELS = 8, KE_CHUNK = 16, KE_TABLE = 64 };
+enum {
+  KE_BLOCK = 64,
+  KE_LANES = 16,
+  KE_MOST_PIXELS = 8,
+  KE_MOST_LEVELS = 8,
+  KE_CHUNK = 16,
+  KE_TABLE = 64,
+  KE_PLANE = 32,       /* lanes */
+  KE_NO_INPUTS = 0x80, /* a byte of a planar table */
+};
 
 /* Some pixels of one block of outputs.
  *
@@ -22,6 +31,10 @@ enum { KE_BLOCK = 64, KE_LANES = 16, KE_MOST_PIXELS = 8, KE_MOST_LEVELS = 8, KE_
  * they are `shared`, of the second one. Byte j of the indices holds one for the j-th four inputs of the first chunk in bits
  * 2 to 5; after a rotation to the right by 4 bits, the second chunk's are there.
  *   acc[lane] += scales[lane][j] * table_h[4 * index_h[lane][j] + j]
+ * A planar table record, for vectors whose permutations stay within 16 bytes: one chunk; u8 indices[4][planes of 32 lanes], then
+ * i32 scales[planes of 32]. The table of the j-th four inputs is at 16 * j, its bytes are 128 more than what they stand for.
+ * Lanes within a plane are in the orders of ke_plane_byte and ke_plane_word.
+ *   acc[lane] += scales[lane] * (table[16 * j + indices[j][lane]] - 128), for every j
  * Then y = min(high, max(low, base[lane] + multiplier[lane] * (float)acc)), rounded and int8 where `is_int8`. */
 typedef struct KeMultiBitTile {
   const uint8_t *pixel[KE_MOST_PIXELS]; /* in the image */
@@ -29,12 +42,13 @@ typedef struct KeMultiBitTile {
   void *y[KE_MOST_PIXELS]; /* of the block's first output */
   const float *multiplier;
   const uint32_t *records;
-  const int32_t *places; /* bytes from the pixel: one for each popcount record, two for each table record */
+  const int32_t *places; /* bytes from the pixel: one for each record, two where it holds two chunks */
   int32_t count;         /* of records */
   int32_t vectors;       /* lanes / 16: 1 to 4 */
   int32_t pixels;        /* that differ: 1, or as many as the path takes */
   int32_t outputs;       /* of the block that are real */
   int32_t shared;
+  int32_t alike; /* so many records in a row, unless they hold two chunks, have the same scales: 1 to 31, divides `count` */
   int32_t is_int8;
   int32_t is_clamped; /* whether low and high are closer than what the type of y can hold */
   float low, high;
@@ -46,6 +60,9 @@ typedef struct KeMultiBitPath {
   KeIsa isa;
   KeMultiBitFamily family;
   int32_t pixels; /* that a tile has, at most */
+  int32_t is_planar; /* tables and their records */
+  /* Of the same family and records, one lane at a time; NULL for these themselves. */
+  const struct KeMultiBitPath *twin;
   /* Makes cells of `width` pixels. */
   void (*take_row)(const KeMultiBitConv2DPlan *plan, const void *x, int32_t width, uint8_t *cells);
   void (*tile)(const KeMultiBitTile *tile);
@@ -84,7 +101,7 @@ struct KeMultiBitConv2DPlan {
   uint32_t *records;      /* 64-byte aligned */
   size_t place_count;
   int32_t *place_tap, *place_inner, *place; /* `place` once the size is known */
-  int32_t shared;
+  int32_t shared, alike;
   float *step;       /* [padded outputs]: what one step of an accumulator is worth, negative for popcounts */
   double *inside;    /* [bases, taps, padded outputs]: what a tap inside the picture adds to the base */
   double *outside;   /* the same for a tap outside; popcount only */
@@ -111,9 +128,14 @@ struct KeMultiBitConv2DPlan {
 extern const KeMultiBitPath ke_multi_bit_exact;
 extern const KeMultiBitPath ke_multi_bit_popcount_scalar;
 extern const KeMultiBitPath ke_multi_bit_table_scalar;
+extern const KeMultiBitPath ke_multi_bit_table_planar; /* the twin of planar paths; never chosen */
 #if defined(__x86_64__)
 extern const KeMultiBitPath ke_multi_bit_popcount_avx512bitalg;
 extern const KeMultiBitPath ke_multi_bit_table_avx512bitalg;
+extern const KeMultiBitPath ke_multi_bit_popcount_avx2;
+extern const KeMultiBitPath ke_multi_bit_table_avx2;
+#elif defined(KE_NEON_FILES)
+extern const KeMultiBitPath ke_multi_bit_popcount_neon;
 #endif
 
 /* The best path of that family that needs no more than `isa`. */
@@ -135,19 +157,24 @@ void ke_multi_bit_make_base(KeMultiBitConv2DPlan *plan, int32_t max_bits, float 
 void ke_multi_bit_exact_run(KeMultiBitConv2DPlan *plan, int32_t max_bits, const void *x, void *y,
                             const KeParallel *parallel);
 
-/* The end of a tile of one pixel. */
-static inline void ke_store_scalar(const KeMultiBitTile *tile, const int32_t *sums) {
-  for (int32_t o = 0; o < tile->outputs; o++) {
-    const float scaled = (float)sums[o] * tile->multiplier[o];
-    float value = scaled + tile->base[0][o];
+/* The end of a tile: up to 16 lanes of its k-th pixel from `first` on. */
+static inline void ke_store_lanes(const KeMultiBitTile *tile, int k, int32_t first, const int32_t *sums) {
+  const int32_t left = tile->outputs - first, count = left < KE_LANES ? left : KE_LANES;
+  const float *multiplier = tile->multiplier + first, *base = tile->base[k] + first;
+  float values[KE_LANES];
+  for (int32_t o = 0; o < KE_LANES; o++) { /* both are padded to whole vectors */
+    const float scaled = (float)sums[o] * multiplier[o];
+    float value = scaled + base[o];
     value = value > tile->low ? value : tile->low;
-    value = value < tile->high ? value : tile->high;
-    if (tile->is_int8) {
-      ((int8_t *)tile->y[0])[o] = (int8_t)rintf(value);
-    } else {
-      memcpy((uint8_t *)tile->y[0] + (size_t)o * sizeof(float), &value, sizeof(float));
-    }
+    values[o] = value < tile->high ? value : tile->high;
   }
+  if (!tile->is_int8) {
+    memcpy((uint8_t *)tile->y[k] + (size_t)first * sizeof(float), values, (size_t)count * sizeof(float));
+    return;
+  }
+  int8_t integers[KE_LANES];
+  for (int32_t o = 0; o < KE_LANES; o++) integers[o] = (int8_t)rintf(values[o]);
+  memcpy((int8_t *)tile->y[k] + first, integers, (size_t)count);
 }
 
 /* Padded to whole vectors. */
@@ -161,6 +188,24 @@ static inline uint32_t ke_table_index(uint32_t signs) {
   const uint32_t negated = signs >> 3, kept = negated ? 15u - signs : signs;
   return (kept & 3u) << 2 | negated << 1 | kept >> 2;
 }
+
+/* The same of planar tables: the order in which packing words and then bytes of 256-bit vectors puts them. */
+static inline uint32_t ke_planar_index(uint32_t signs) {
+  const uint32_t negated = signs >> 3, kept = negated ? 15u - signs : signs;
+  return (kept & 3u) | negated << 2 | (kept >> 2) << 3;
+}
+
+/* Where the indices of a lane below 32 are: bytes of the lower and the upper 16 lanes alternate. */
+static inline int32_t ke_plane_byte(int32_t lane) { return 2 * (lane % KE_LANES) + lane / KE_LANES; }
+
+/* Where its scale and its sum are: unpacking words of 256-bit vectors leaves them in this order. */
+static inline int32_t ke_plane_word(int32_t lane) {
+  const int32_t half = lane % KE_LANES / 8, quad = lane % 8 / 4;
+  return lane / KE_LANES * KE_LANES + 8 * quad + 4 * half + lane % 4;
+}
+
+/* Lanes in whole planes. */
+static inline int32_t ke_plane_lanes(int32_t vectors) { return (vectors + 1) / 2 * KE_PLANE; }
 
 static inline uint32_t ke_rotate_left(uint32_t word, int by) { return by == 0 ? word : word << by | word >> (32 - by); }
 

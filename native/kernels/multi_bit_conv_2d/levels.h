@@ -9,6 +9,21 @@
 /* Which of up to 64 inputs are below the k-th step, the first in the lowest place. */
 typedef uint64_t (*KeBelow)(const KeMultiBitLevels *levels, const void *x, int32_t count, int32_t k);
 
+static inline uint64_t ke_floats_below(const KeMultiBitLevels *levels, const void *x, int32_t count, int32_t k) {
+  const float step = levels->step[k], *values = x;
+  uint64_t below = 0;
+  for (int32_t i = 0; i < count; i++) below |= (uint64_t)!(values[i] >= step) << i;
+  return below;
+}
+
+static inline uint64_t ke_integers_below(const KeMultiBitLevels *levels, const void *x, int32_t count, int32_t k) {
+  const int32_t step = levels->integer_step[k];
+  const int8_t *values = x;
+  uint64_t below = 0;
+  for (int32_t i = 0; i < count; i++) below |= (uint64_t)(values[i] < step) << i;
+  return below;
+}
+
 /* Cells of a row: a plane's bit is 1 where d is -1. What is below one step is below all higher ones, so a plane changes its
  * value at every step between levels that differ in it. */
 static inline __attribute__((always_inline)) void ke_take_levels(const KeMultiBitConv2DPlan *plan, const void *x,

@@ -5,6 +5,10 @@ static const KeMultiBitPath *const paths[] = {
 #if defined(__x86_64__)
     &ke_multi_bit_popcount_avx512bitalg,
     &ke_multi_bit_table_avx512bitalg,
+    &ke_multi_bit_popcount_avx2,
+    &ke_multi_bit_table_avx2,
+#elif defined(KE_NEON_FILES)
+    &ke_multi_bit_popcount_neon,
 #endif
     &ke_multi_bit_popcount_scalar,
     &ke_multi_bit_table_scalar,

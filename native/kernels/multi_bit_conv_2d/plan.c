@@ -239,7 +239,7 @@ static int make_image(KeMultiBitConv2DPlan *plan) {
   plan->image_width = (int32_t)columns;
   plan->image = allocate(bytes);
   if (plan->image == NULL) return KE_GATED_CONV_2D_NO_MEMORY;
-  memset(plan->image, 0, bytes);
+  memset(plan->image, plan->path->is_planar ? KE_NO_INPUTS : 0, bytes);
   for (size_t i = 0; i < plan->place_count; i++) {
     const int64_t r = plan->place_tap[i] / conv->kernel_w * conv->dilation_h;
     const int64_t c = plan->place_tap[i] % conv->kernel_w * conv->dilation_w;

@@ -1,28 +1,11 @@
 /* Popcounts, one lane at a time: the twin of the vector paths. */
-#include <math.h>
-
 #include "levels.h"
-
-static uint64_t floats_below(const KeMultiBitLevels *levels, const void *x, int32_t count, int32_t k) {
-  const float step = levels->step[k], *values = x;
-  uint64_t below = 0;
-  for (int32_t i = 0; i < count; i++) below |= (uint64_t)!(values[i] >= step) << i;
-  return below;
-}
-
-static uint64_t integers_below(const KeMultiBitLevels *levels, const void *x, int32_t count, int32_t k) {
-  const int32_t step = levels->integer_step[k];
-  const int8_t *values = x;
-  uint64_t below = 0;
-  for (int32_t i = 0; i < count; i++) below |= (uint64_t)(values[i] < step) << i;
-  return below;
-}
 
 static void take_row(const KeMultiBitConv2DPlan *plan, const void *x, int32_t width, uint8_t *cells) {
   if (plan->shape.is_int8) {
-    ke_take_levels(plan, x, width, cells, 1, integers_below);
+    ke_take_levels(plan, x, width, cells, 1, ke_integers_below);
   } else {
-    ke_take_levels(plan, x, width, cells, sizeof(float), floats_below);
+    ke_take_levels(plan, x, width, cells, sizeof(float), ke_floats_below);
   }
 }
 
@@ -39,7 +22,13 @@ static void tile(const KeMultiBitTile *tile) {
       sums[lane] += (int16_t)(scales >> 16) * __builtin_popcount(differ >> 16);
     }
   }
-  ke_store_scalar(tile, sums);
+  for (int32_t first = 0; first < tile->outputs; first += KE_LANES) ke_store_lanes(tile, 0, first, sums + first);
 }
 
-const KeMultiBitPath ke_multi_bit_popcount_scalar = {KE_ISA_SCALAR, KE_MULTI_BIT_POPCOUNT, 1, take_row, tile};
+const KeMultiBitPath ke_multi_bit_popcount_scalar = {
+    .isa = KE_ISA_SCALAR,
+    .family = KE_MULTI_BIT_POPCOUNT,
+    .pixels = 1,
+    .take_row = take_row,
+    .tile = tile,
+};

@@ -63,7 +63,7 @@ static void run_tiles(void *argument, int index) {
   const int32_t b = index / sample->parts;
   const int64_t begin = index % sample->parts * sample->pixels_per_task;
   const int64_t end = all - begin < sample->pixels_per_task ? all : begin + sample->pixels_per_task;
-  KeMultiBitTile tile = {.shared = plan->shared, .is_int8 = plan->shape.is_int8};
+  KeMultiBitTile tile = {.shared = plan->shared, .alike = plan->alike, .is_int8 = plan->shape.is_int8};
   tile.is_clamped = plan->shape.conv.activation != 0;
   set_range(&plan->shape, &tile.low, &tile.high);
   const size_t element = plan->shape.is_int8 ? 1 : sizeof(float);

@@ -195,4 +195,11 @@ static void tile(const KeMultiBitTile *tile) {
   }
 }
 
-const KeMultiBitPath ke_multi_bit_table_avx512bitalg = {KE_ISA_AVX512BITALG, KE_MULTI_BIT_TABLE, kPixels, take_row, tile};
+const KeMultiBitPath ke_multi_bit_table_avx512bitalg = {
+    .isa = KE_ISA_AVX512BITALG,
+    .family = KE_MULTI_BIT_TABLE,
+    .pixels = kPixels,
+    .twin = &ke_multi_bit_table_scalar,
+    .take_row = take_row,
+    .tile = tile,
+};

@@ -155,6 +155,35 @@ static void put_tables(KeMultiBitConv2DPlan *plan, Writer *writer, int32_t block
   writer->data += size;
 }
 
+static void put_planar(KeMultiBitConv2DPlan *plan, Writer *writer, int32_t block, int32_t basis, int32_t tap, int32_t chunk_index) {
+  const int32_t lanes = ke_plane_lanes(plan->block[block].vectors);
+  put_place(plan, writer, tap, (size_t)chunk_index * KE_TABLE);
+  if (writer->writes) {
+    uint8_t *indices = (uint8_t *)(plan->records + writer->data);
+    int32_t *scales = (int32_t *)(void *)(indices + 4 * lanes);
+    for (int32_t lane = 0; lane < lanes; lane++) {
+      const int32_t o = block * KE_BLOCK + lane, plane = lane / KE_PLANE * KE_PLANE;
+      const Chunk chunk = chunk_of(plan, o, basis, tap, KE_CHUNK * chunk_index);
+      const uint32_t bits = chunk.scale < 0.0f ? ~chunk.bits : chunk.bits;
+      for (int32_t j = 0; j < 4; j++) {
+        indices[j * lanes + plane + ke_plane_byte(lane - plane)] = (uint8_t)ke_planar_index(bits >> (4 * j) & 15u);
+      }
+      scales[plane + ke_plane_word(lane - plane)] = chunk.count > 0 ? rounded(fabsf(chunk.scale), plan->step[o]) : 0;
+    }
+  }
+  writer->data += 2 * (size_t)lanes;
+}
+
+static void put_planars(KeMultiBitConv2DPlan *plan, Writer *writer, int32_t block, int32_t basis, int32_t *count) {
+  for (int32_t tap = 0; tap < plan->taps; tap++) {
+    for (int32_t chunk = 0; chunk < plan->inner; chunk++) {
+      if (!is_live(plan, block, basis, tap, KE_CHUNK * chunk)) continue;
+      put_planar(plan, writer, block, basis, tap, chunk);
+      ++*count;
+    }
+  }
+}
+
 static void put_all(KeMultiBitConv2DPlan *plan, Writer *writer) {
   for (int32_t b = 0; b < plan->blocks; b++) {
     KeMultiBitBlock *block = &plan->block[b];
@@ -165,6 +194,8 @@ static void put_all(KeMultiBitConv2DPlan *plan, Writer *writer) {
     for (int32_t basis = 0; basis < plan->packed.bases; basis++) {
       if (plan->path->family == KE_MULTI_BIT_POPCOUNT) {
         put_popcounts(plan, writer, b, basis, &count);
+      } else if (plan->path->is_planar) {
+        put_planars(plan, writer, b, basis, &count);
       } else {
         put_tables(plan, writer, b, basis, &count);
       }
@@ -178,6 +209,15 @@ static void put_all(KeMultiBitConv2DPlan *plan, Writer *writer) {
 static int scales_are_shared(const KeMultiBitConv2DPlan *plan) {
   const int32_t channels = plan->shape.conv.in_channels, pair = 2 * KE_CHUNK;
   return channels % pair == 0 && (plan->packed.groups == 1 || plan->packed.group_size % pair == 0);
+}
+
+/* How many records in a row have the same scales: those of a tap, where no group ends within one. Counts of 31 words fit into a
+ * byte, sums of 31 chunks into 16 bits. */
+static int32_t alike_records(const KeMultiBitConv2DPlan *plan) {
+  if (plan->packed.groups > 1 && plan->packed.group_size % plan->shape.conv.in_channels != 0) return 1;
+  int32_t alike = plan->inner < 31 ? plan->inner : 31;
+  while (plan->inner % alike != 0) alike--;
+  return alike;
 }
 
 static void add_constants(KeMultiBitConv2DPlan *plan, int32_t basis, int32_t tap, int32_t o) {
@@ -233,6 +273,7 @@ int ke_multi_bit_pack(KeMultiBitConv2DPlan *plan) {
     return -1;
   }
   plan->shared = plan->path->family == KE_MULTI_BIT_TABLE && scales_are_shared(plan);
+  plan->alike = alike_records(plan);
   Writer writer = {0};
   put_all(plan, &writer);
   if (allocate_arrays(plan, &writer) != 0) return -1;
