@@ -25,11 +25,13 @@ def network():
     image = keras.Input((8, 8, 1))
     x, gate = layers.GatedConv2D(6, 3, activation="relu", batch_normalization=True, return_gate=True)(image)
     x = layers.GatedConv2D(8, 3, padding="same", gate=None)(x, input_gate=gate)
+    x = layers.GatedDepthwiseConv2D(3, padding="same", batch_normalization=True)(x)
     x = layers.EarlyExit(4, pool="average_max")(x)
     x = layers.MultiBitConv2D(8, 3, padding="same", groups="kernelwise")(x)
     x = layers.LayerGate(keras.layers.Conv2D(8, 3, padding="same"))(x)
     x = layers.EarlyExit(4, label_layer=layers.MultiBitDense(4))(x)
-    return keras.Model(image, layers.MultiBitDense(4, bits=3)(keras.layers.Flatten()(x)))
+    x = layers.GatedDense(12, activation="relu")(keras.layers.Flatten()(x))
+    return keras.Model(image, layers.MultiBitDense(4, bits=3)(x))
 
 
 def test_every_layer_in_a_fresh_process(tmp_path):
