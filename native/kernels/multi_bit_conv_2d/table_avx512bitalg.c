@@ -83,26 +83,39 @@ static inline __attribute__((always_inline)) __m512i levels_of_integers(const Ke
   return _mm512_xor_si512(_mm512_maskz_mov_epi8(real, integers), _mm512_set1_epi8(-128));
 }
 
+/* The rest of a row's or a pixel's inputs, at most 64. */
+static inline __attribute__((always_inline)) __m512i levels_of(const KeMultiBitConv2DPlan *plan, int count, const void *x,
+                                                              size_t first, size_t left) {
+  const KeMultiBitLevels *levels = &plan->levels;
+  if (plan->shape.is_int8) {
+    const __mmask64 real = left >= 64 ? UINT64_MAX : (UINT64_C(1) << left) - 1;
+    return levels_of_integers(levels, count, (const int8_t *)x + first, real);
+  }
+  _Alignas(64) uint8_t inputs[64] = {0};
+  for (size_t c = 0; c < 64 && c < left; c += KE_CHUNK) {
+    const __m128i some = levels_of_floats(levels, count, (const float *)x + first + c, first_of(left - c < 16 ? (int32_t)(left - c) : 16));
+    _mm_store_si128((__m128i *)(void *)(inputs + c), some);
+  }
+  return _mm512_load_si512(inputs);
+}
+
 /* `length` inputs that lie together and begin a chunk: a pixel's, or a row's where pixels are whole chunks. */
 static inline __attribute__((always_inline)) void take_together(const KeMultiBitConv2DPlan *plan, const Filler *filler,
                                                                int count, const void *x, size_t first, size_t length,
                                                                uint8_t *cells) {
-  const KeMultiBitLevels *levels = &plan->levels;
-  for (size_t i = 0; i < length; i += 64) {
-    const size_t some = length - i < 64 ? length - i : 64;
-    _Alignas(64) uint8_t inputs[64];
-    if (plan->shape.is_int8) {
-      const __mmask64 real = some == 64 ? UINT64_MAX : (UINT64_C(1) << some) - 1;
-      _mm512_store_si512(inputs, levels_of_integers(levels, count, (const int8_t *)x + first + i, real));
-    } else {
-      for (size_t c = 0; c < some; c += KE_CHUNK) {
-        const __m128i four = levels_of_floats(levels, count, (const float *)x + first + i + c, first_of((int32_t)(some - c)));
-        _mm_store_si128((__m128i *)(void *)(inputs + c), four);
-      }
-    }
-    for (size_t c = 0; c < some; c += KE_CHUNK, cells += KE_TABLE) {
-      fill(filler, _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)(inputs + c))), 0, cells);
-    }
+  size_t i = 0;
+  for (; i + 64 <= length; i += 64, cells += 4 * KE_TABLE) {
+    const __m512i inputs = levels_of(plan, count, x, first + i, 64);
+    fill(filler, _mm512_shuffle_i32x4(inputs, inputs, 0x00), 0, cells);
+    fill(filler, _mm512_shuffle_i32x4(inputs, inputs, 0x55), 0, cells + KE_TABLE);
+    fill(filler, _mm512_shuffle_i32x4(inputs, inputs, 0xAA), 0, cells + 2 * KE_TABLE);
+    fill(filler, _mm512_shuffle_i32x4(inputs, inputs, 0xFF), 0, cells + 3 * KE_TABLE);
+  }
+  if (i == length) return;
+  _Alignas(64) uint8_t inputs[64];
+  _mm512_store_si512(inputs, levels_of(plan, count, x, first + i, length - i));
+  for (size_t c = 0; c < length - i; c += KE_CHUNK, cells += KE_TABLE) {
+    fill(filler, _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)(inputs + c))), 0, cells);
   }
 }
 
