@@ -1,10 +1,12 @@
 """How fast multi-bit convolutions and dense layers are beside XNNPACK's int8 ones, batch 1.
 
-`python -m benchmarks.multi_bit [--quick] [--threads N] [--isa NAME] [--only NAME]`. Both sides are timed in the same
-process in alternating blocks: CPU time of the calling thread, or wall time with several threads. Times are medians over
-the blocks, a speed-up is the median of the blocks' ratios. Packing of inputs into bits, building of tables and rounding
-of outputs are inside the times. Our kernels are called directly, so what a call of an interpreter takes, measured with
-one that computes next to nothing (`invoke_us`), is taken off XNNPACK's times.
+`python -m benchmarks.multi_bit [--quick] [--threads N] [--isa NAME] [--only NAME] [--work DIR]`. Every finished size is
+written into the file at once; `--only` measures some of them and leaves what the file says of the others, so a run may
+be done in pieces. Both sides are timed in the same process in alternating blocks: CPU time of the calling thread, or
+wall time with several threads. Times are medians over the blocks, a speed-up is the median of the blocks' ratios.
+Packing of inputs into bits, building of tables and rounding of outputs are inside the times. Our kernels are called
+directly, so what a call of an interpreter takes, measured with one that computes next to nothing (`invoke_us`), is
+taken off XNNPACK's times.
 
 `conv ... w1aN`: 3x3, "same", weights of one bit with a scale for every channel and tap, int8 in and out; inputs become
 signs (`a1`), four levels (`a2`), or stay int8 (`a8`). The peer is XNNPACK's static int8 convolution of the same size,
@@ -71,8 +73,20 @@ class Streams(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in _pointers] + [(name, ctypes.c_size_t) for name in _sizes]
 
 
+def aligned(array: Array) -> Array:
+    """A copy that begins with a cache line, as the tensors of a runtime do."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    copy = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 def build(directory: Path) -> ctypes.CDLL:
-    """Compiles the kernels as the package does, and the loops that time them, into one shared library."""
+    """Compiles the kernels as the package does, and the loops that time them, into one shared library.
+
+    One that the directory has and that is newer than they are is taken as it is.
+    """
     native_build = gated_conv_2d.native_build()
     compiler = native_build.find_compiler()
     folders = ("multi_bit", "gated_conv_2d")
@@ -81,9 +95,11 @@ def build(directory: Path) -> ctypes.CDLL:
     ]
     wanted = [source for source in wanted if source.parent.name != "gated_conv_2d_int8"]
     files = [*wanted, NATIVE / "cpu.c", NATIVE / "thread_pool.c", NATIVE / "bench" / "multi_bit_bench.c"]
-    objects = native_build.compile_objects(directory, files, compiler, ["-fvisibility=default"])
     path = directory / "libmulti_bit.so"
-    subprocess.run([*compiler, *objects, "-shared", "-pthread", "-lm", "-o", str(path)], check=True)
+    read = [*files, *NATIVE.rglob("*.h")]
+    if not path.exists() or path.stat().st_mtime < max(file.stat().st_mtime for file in read):
+        objects = native_build.compile_objects(directory, files, compiler, ["-fvisibility=default"])
+        subprocess.run([*compiler, *objects, "-shared", "-pthread", "-lm", "-o", str(path)], check=True)
     library = ctypes.CDLL(str(path))
     for name in ("ke_multi_bit_conv_2d", "ke_multi_bit_dense"):
         getattr(library, f"{name}_create").restype = ctypes.c_void_p
@@ -99,7 +115,7 @@ class Ours:
         self, library: ctypes.CDLL, name: str, shape: Any, packed: Any, levels: Array, x: Array, y: Array, size: Any
     ) -> None:
         self._library, self._name = library, name
-        self.x, self.y, self.pool = np.ascontiguousarray(x), y, ctypes.c_void_p(None)
+        self.x, self.y, self.pool = aligned(x), aligned(y), ctypes.c_void_p(None)
         outputs = shape.conv.out_channels if name == "ke_multi_bit_conv_2d" else shape.outputs
         self.kept = (packed, levels, np.zeros(outputs, np.float32))
         streams = Streams(
@@ -320,18 +336,42 @@ def report(cases: dict[str, Any]) -> None:
         )
 
 
+def result_path(threads: int, isa: str | None) -> Path:
+    """Where cases are kept: a file for each number of threads and each path that was forced."""
+    name = RESULT.stem + (f"_{isa}" if isa else "") + (f"_{threads}_threads" if threads > 1 else "")
+    return RESULT.with_name(f"{name}.json")
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Replaces the file; cases that it has and `result` has not are kept, in the order of all."""
+    old = json.loads(path.read_text())["cases"] if path.exists() else {}
+    cases = {**old, **result["cases"]}
+    names = [
+        f"conv {size}x{size}x{channels} w1{kind}" for size, channels in CONVOLUTIONS for kind in ("a1", "a2", "a8")
+    ]
+    names += [f"dense {size} {kind}" for size in DENSE_SIZES for kind in DENSE_BITS]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {name: cases[name] for name in names if name in cases}
+    path.write_text(json.dumps({**result, "cases": kept}, indent=1) + "\n")
+
+
 def main() -> None:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer blocks; writes no file")
-    parser.add_argument("--threads", type=int, default=1, help="of both sides; other numbers than 1 add to the file")
-    parser.add_argument("--isa", choices=ISAS, help="force a path (default: the best one); writes no file")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of both sides; other numbers than 1 have a file of their own"
+    )
+    parser.add_argument("--isa", choices=ISAS, help="force a path (default: the best one); has a file of its own")
     parser.add_argument("--data-dir", help="not used: the tensors are random")
-    parser.add_argument("--only", help="cases whose name contains this (a size, conv or dense); writes no file")
+    parser.add_argument("--only", help="sizes whose name contains this: conv, dense, 56, 4096, ...")
+    parser.add_argument("--work", help="keeps the compiled kernels here (default: nowhere)")
     arguments = parser.parse_args()
     threads, blocks = arguments.threads, 5 if arguments.quick else 25
-    with tempfile.TemporaryDirectory() as directory:
-        library = build(Path(directory))
+    with contextlib.ExitStack() as stack:
+        work = Path(arguments.work or stack.enter_context(tempfile.TemporaryDirectory()))
+        work.mkdir(parents=True, exist_ok=True)
+        library = build(work)
         best = int(library.ke_cpu_best_isa())
         isa = min(best, ISAS.index(arguments.isa)) if arguments.isa else best
         options = {
@@ -342,7 +382,15 @@ def main() -> None:
             "pool": ctypes.c_void_p(library.ke_thread_pool_create(threads) if threads > 1 else None),
             "invoke": {dtype: invoke_seconds(dtype, blocks, threads) for dtype in ("int8", "float32")},
         }
-        cases: dict[str, Any] = {}
+        result: dict[str, Any] = {
+            "benchmark": "multi_bit",
+            "isa": ISAS[isa],
+            "threads": threads,
+            "invoke_us": {dtype: seconds * 1e6 for dtype, seconds in options["invoke"].items()},
+            "blocks": blocks,
+            "cases": {},
+            "machine": machine(),
+        }
         jobs: list[tuple[str, Callable[..., dict[str, Any]], tuple[int, ...]]] = [
             *((f"conv {size}", measure_convolutions, (size, channels)) for size, channels in CONVOLUTIONS),
             *((f"dense {size}", measure_dense, (size,)) for size in DENSE_SIZES),
@@ -352,20 +400,9 @@ def main() -> None:
                 continue
             found = measure(library, *sizes, options)
             report(found)
-            cases.update(found)
-    result = {
-        "benchmark": "multi_bit",
-        "isa": ISAS[isa],
-        "threads": threads,
-        "invoke_us": {dtype: seconds * 1e6 for dtype, seconds in options["invoke"].items()},
-        "blocks": blocks,
-        "cases": cases,
-        "machine": machine(),
-    }
-    if not (arguments.quick or arguments.isa or arguments.only):
-        path = RESULT if threads == 1 else RESULT.with_name(f"multi_bit_{threads}_threads.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+            result["cases"].update(found)
+            if not arguments.quick:
+                write(result_path(threads, arguments.isa), result)
     print(json.dumps(result))
 
 
