@@ -27,10 +27,11 @@ options.out.mkdir(parents=True, exist_ok=True)
 data = datasets.load("cifar10", options.data_dir)
 x_train, y_train = data.x_train[: options.images], data.y_train[: options.images]
 
-# 2. Any Keras network that ends in logits, and the names of the layers behind which it may stop.
-backbone = thin_resnet(options.depth)
-blocks = [f"block_{k}" for k in range(1, (options.depth - 2) // 2)]
-model = MultiExit.from_model(backbone, blocks)
+# 2. Any Keras network that ends in logits, and the names of the layers behind which it may stop. This one has all its
+# channels behind the third block, so that early exits have something to go by.
+count = (options.depth - 2) // 2
+backbone = thin_resnet(options.depth, blocks=(1, 1, count - 2))
+model = MultiExit.from_model(backbone, [f"block_{k}" for k in range(1, count)])
 
 # 3. One `compile`, one `fit`: every exit has the loss, the early ones with less weight.
 steps = options.epochs * max(1, len(x_train) // 128)
@@ -41,7 +42,7 @@ model.compile(
     keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3, global_clipnorm=5.0),
     keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     metrics=["accuracy"],
-    loss_weights=[(k / model.num_exits) ** 2 for k in range(1, model.num_exits + 1)],
+    loss_weights=[k / model.num_exits for k in range(1, model.num_exits + 1)],
 )
 model.fit(datasets.Augmented(x_train, y_train, 128), epochs=options.epochs, verbose=2)
 

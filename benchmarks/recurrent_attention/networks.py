@@ -82,7 +82,7 @@ RECIPES = {
         "translated_60", lambda: attention(12, 3), 90, 1e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}
     ),
     "cluttered_100": Recipe(
-        "cluttered_100", lambda: attention(12, 4), 40, 1e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}
+        "cluttered_100", lambda: attention(12, 4), 30, 1e-3, {**LOOKING, "loss_weights": [1 / 6] * 6}
     ),
     "cnn_100": Recipe("cluttered_100", cnn, 30, 2e-3, {}),
 }
