@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from keras_efficient.layers.batch_shaping import BatchShaping
 from keras_efficient.layers.dynamic import DynamicLayer
 from keras_efficient.layers.early_exit import EarlyExit
 from keras_efficient.layers.exit_features import EXIT_FEATURES, exit_features
@@ -21,6 +22,7 @@ from keras_efficient.layers.multi_bit_dense import MultiBitDense
 
 __all__ = [
     "EXIT_FEATURES",
+    "BatchShaping",
     "DynamicLayer",
     "EarlyExit",
     "FilterSharing",

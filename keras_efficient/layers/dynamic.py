@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_efficient.cost.observe import sublayers
-from keras_efficient.layers.gates import budget_open, concrete_gate, hard_gate, soft_gate
+from keras_efficient.layers.gates import budget_open, concrete_gate, hard_gate, relu1, soft_gate
 from keras_efficient.ops import context
 from keras_efficient.ops.macs import dense_macs
 
@@ -42,6 +42,8 @@ class DynamicLayer(keras.layers.Layer):
         gate_leak: In [0, 1]. Slope of the gradient where the gate is shut or saturated.
         gate_kernel_initializer: For `W` `[channels, gates]`; default normal with standard deviation 0.01.
         gate_bias_initializer: For `b` `[gates]`; default 0.9, or 2 for `"binary_concrete"`: open, but not saturated.
+        gate_regularizer: A loss in training on how open the gates are, `[B, gates]` in [0, 1] with the decision at 1/2
+            (see `openness`), such as `layers.BatchShaping`; default none.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
@@ -61,6 +63,7 @@ class DynamicLayer(keras.layers.Layer):
         gate_leak: float = 0.1,
         gate_kernel_initializer: Any = None,
         gate_bias_initializer: Any = None,
+        gate_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,6 +87,7 @@ class DynamicLayer(keras.layers.Layer):
         self.gate_bias_initializer = keras.initializers.get(
             gate_bias_initializer or keras.initializers.Constant(OPEN_BIAS.get(gate or "relu1"))
         )
+        self.gate_regularizer = keras.regularizers.get(gate_regularizer)
         self.gate_kernel: Any = None
         self.gate_bias: Any = None
         self.gate_temperature: Any = None
@@ -153,6 +157,8 @@ class DynamicLayer(keras.layers.Layer):
         """
         values = ops.matmul(self.pool_for_gate(x), self.gate_kernel) + self.gate_bias
         context.record(f"{self.name}/gate", self._gate_macs, ops.ones((1,)) * self._gate_macs)
+        if training and self.gate_regularizer is not None:
+            self.add_loss(self.gate_regularizer(openness(values, self.gate)))
         if self.gate == "binary_concrete":
             if training:
                 noise = _logistic(ops.shape(values), self._gate_noise)
@@ -194,7 +200,21 @@ class DynamicLayer(keras.layers.Layer):
             "gate_leak": self.gate_leak,
             "gate_kernel_initializer": keras.initializers.serialize(self.gate_kernel_initializer),
             "gate_bias_initializer": keras.initializers.serialize(self.gate_bias_initializer),
+            "gate_regularizer": keras.regularizers.serialize(self.gate_regularizer),
         }
+
+
+def openness(values: Tensor, gate: str | None) -> Tensor:
+    """What a `gate_regularizer` sees of the values `[B, gates]` of a gate net, float32 in [0, 1], open above 1/2.
+
+    `sigmoid(v)` for `"binary_concrete"`, the chance to be open in training, and `relu1(v + 1/2)` for `"relu1"`, with a
+    gradient that goes straight through, so that gates which are certain can be moved.
+    """
+    values = ops.cast(values, "float32")
+    if gate == "binary_concrete":
+        return ops.sigmoid(values)
+    values = values + 0.5
+    return ops.stop_gradient(relu1(values) - values) + values
 
 
 def _logistic(shape: Any, seed: Any) -> Tensor:
