@@ -121,7 +121,9 @@ struct KeMultiBitConv2DPlan {
   float *base;                       /* [row classes, column classes, padded outputs] */
   float *constant, *slope;           /* of the same sizes: base = constant - slope * input_scale * zero_point */
   int32_t base_bits;                 /* the max_bits that these were made for, or -1 */
-  uint8_t *image;                    /* 64-byte aligned */
+  uint8_t *image;                    /* 64-byte aligned; what is outside the picture is never written again */
+  size_t image_bytes, image_room;    /* of one; of all that `image` has */
+  int32_t bands;                     /* that it is laid out for, each with rows of its own */
   void *integers;                    /* int8 or float32 of one sample, where x must be changed first */
 };
 
@@ -146,6 +148,10 @@ KeMultiBitFamily ke_multi_bit_family(const KeMultiBitConv2DShape *shape);
 
 /* Whether groups end only where chunks of 16 channels of a tap do. */
 int ke_multi_bit_chunked(const KeMultiBitConv2DShape *shape);
+
+/* plan.c: an image for so many bands of outputs, two of which next to one another see `common` bytes of the same rows. 0, or -1
+ * when out of memory, never for a single band; the image is as it was then. */
+int ke_multi_bit_image(KeMultiBitConv2DPlan *plan, int32_t bands, size_t common);
 
 /* weights.c: everything of the plan that depends on weights alone. -1 when out of memory. */
 int ke_multi_bit_pack(KeMultiBitConv2DPlan *plan);

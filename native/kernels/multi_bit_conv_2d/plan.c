@@ -166,6 +166,8 @@ KeMultiBitConv2DPlan *ke_multi_bit_conv_2d_create(const KeMultiBitConv2DShape *s
 static void drop_sizes(KeMultiBitConv2DPlan *plan) {
   plan->sized = 0;
   plan->base_bits = -1;
+  plan->bands = 0;
+  plan->image_room = 0;
   free(plan->row_class);
   free(plan->column_class);
   free(plan->pixel_place);
@@ -225,6 +227,22 @@ static int find_classes(KeMultiBitConv2DPlan *plan) {
                                                                             : KE_GATED_CONV_2D_OK;
 }
 
+int ke_multi_bit_image(KeMultiBitConv2DPlan *plan, int32_t bands, size_t common) {
+  if (plan->bands == bands) return 0;
+  if (!ke_multiply(&common, (size_t)bands - 1) || common > PTRDIFF_MAX - plan->image_bytes) return -1;
+  const size_t bytes = plan->image_bytes + common;
+  if (bytes > plan->image_room) {
+    uint8_t *image = allocate(bytes);
+    if (image == NULL) return -1;
+    free(plan->image);
+    plan->image = image;
+    plan->image_room = bytes;
+  }
+  memset(plan->image, plan->path->is_planar ? KE_NO_INPUTS : 0, bytes);
+  plan->bands = bands;
+  return 0;
+}
+
 static int make_image(KeMultiBitConv2DPlan *plan) {
   const KeGatedConv2DShape *conv = &plan->shape.conv;
   const int64_t rows = (int64_t)(plan->output_height - 1) * conv->stride_h + (int64_t)(conv->kernel_h - 1) * conv->dilation_h + 1;
@@ -237,9 +255,8 @@ static int make_image(KeMultiBitConv2DPlan *plan) {
   }
   plan->image_height = (int32_t)rows;
   plan->image_width = (int32_t)columns;
-  plan->image = allocate(bytes);
-  if (plan->image == NULL) return KE_GATED_CONV_2D_NO_MEMORY;
-  memset(plan->image, plan->path->is_planar ? KE_NO_INPUTS : 0, bytes);
+  plan->image_bytes = bytes;
+  if (ke_multi_bit_image(plan, 1, 0) != 0) return KE_GATED_CONV_2D_NO_MEMORY;
   for (size_t i = 0; i < plan->place_count; i++) {
     const int64_t r = plan->place_tap[i] / conv->kernel_w * conv->dilation_h;
     const int64_t c = plan->place_tap[i] % conv->kernel_w * conv->dilation_w;

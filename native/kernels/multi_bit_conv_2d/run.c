@@ -10,21 +10,28 @@ typedef struct Sample {
   size_t row_bytes; /* of x */
   uint8_t *y;
   int32_t bases;
+  int32_t bands, rows_per_band; /* rows of outputs; 0 where the tasks below share one image */
   int64_t pixels_per_task;
   int32_t parts; /* of the pixels: a task takes one of them for one block */
   int32_t rows_per_task;
 } Sample;
 
-static void take_rows(void *argument, int index) {
-  const Sample *sample = argument;
+/* Makes cells of the rows of x from `first` on, for an image that begins at `image`. */
+static void take_rows_of(const Sample *sample, int64_t first, int64_t end, uint8_t *image) {
   const KeMultiBitConv2DPlan *plan = sample->plan;
   const int32_t seen = plan->image_width - plan->pad_left, width = seen < plan->width ? seen : plan->width;
-  const int32_t first = index * sample->rows_per_task;
-  for (int32_t r = first; r < first + sample->rows_per_task && r < plan->height; r++) {
-    if (r + plan->pad_top >= plan->image_height || width <= 0) return;
+  if (width <= 0) return;
+  const int64_t most = plan->image_height - plan->pad_top < plan->height ? plan->image_height - plan->pad_top : plan->height;
+  for (int64_t r = first > 0 ? first : 0; r < end && r < most; r++) {
     const size_t row = (size_t)(r + plan->pad_top) * (size_t)plan->image_width + (size_t)plan->pad_left;
-    plan->path->take_row(plan, sample->x + (size_t)r * sample->row_bytes, width, plan->image + row * plan->cell);
+    plan->path->take_row(plan, sample->x + (size_t)r * sample->row_bytes, width, image + row * plan->cell);
   }
+}
+
+static void take_rows(void *argument, int index) {
+  const Sample *sample = argument;
+  const int64_t first = (int64_t)index * sample->rows_per_task;
+  take_rows_of(sample, first, first + sample->rows_per_task, sample->plan->image);
 }
 
 typedef struct Aim {
@@ -56,18 +63,14 @@ static void set_range(const KeMultiBitConv2DShape *shape, float *low, float *hig
   *high = activation == 2 ? fminf(127.0f, rintf(6.0f / shape->output_scale) + zero) : 127.0f;
 }
 
-static void run_tiles(void *argument, int index) {
-  const Sample *sample = argument;
+/* One block of the outputs of pixels from `begin` to `end`. */
+static void run_block(const Sample *sample, int32_t b, int64_t begin, int64_t end, const uint8_t *image) {
   const KeMultiBitConv2DPlan *plan = sample->plan;
-  const int64_t all = (int64_t)plan->output_height * plan->output_width;
-  const int32_t b = index / sample->parts;
-  const int64_t begin = index % sample->parts * sample->pixels_per_task;
-  const int64_t end = all - begin < sample->pixels_per_task ? all : begin + sample->pixels_per_task;
   KeMultiBitTile tile = {.shared = plan->shared, .alike = plan->alike, .is_int8 = plan->shape.is_int8};
   tile.is_clamped = plan->shape.conv.activation != 0;
   set_range(&plan->shape, &tile.low, &tile.high);
   const size_t element = plan->shape.is_int8 ? 1 : sizeof(float);
-  Aim at = {.image = plan->image, .places = plan->pixel_place, .bases = plan->pixel_base,
+  Aim at = {.image = image, .places = plan->pixel_place, .bases = plan->pixel_base,
             .pitch = (size_t)plan->packed.outputs * element};
   const KeMultiBitBlock *block = &plan->block[b];
   const int32_t left = plan->packed.outputs - b * KE_BLOCK;
@@ -84,6 +87,35 @@ static void run_tiles(void *argument, int index) {
     aim(&at, first, end, tile.pixels, &tile);
     plan->path->tile(&tile);
   }
+}
+
+static void run_tiles(void *argument, int index) {
+  const Sample *sample = argument;
+  const int64_t all = (int64_t)sample->plan->output_height * sample->plan->output_width;
+  const int64_t begin = index % sample->parts * sample->pixels_per_task;
+  const int64_t end = all - begin < sample->pixels_per_task ? all : begin + sample->pixels_per_task;
+  run_block(sample, index / sample->parts, begin, end, sample->plan->image);
+}
+
+/* Rows of an image that two bands of outputs next to one another both see. */
+static size_t common_bytes(const KeMultiBitConv2DPlan *plan) {
+  const KeGatedConv2DShape *conv = &plan->shape.conv;
+  const int64_t rows = (int64_t)(conv->kernel_h - 1) * conv->dilation_h + 1 - conv->stride_h;
+  return rows > 0 ? (size_t)rows * (size_t)plan->image_width * plan->cell : 0;
+}
+
+/* Some rows of outputs and what they see, in an image of the band's own: no thread reads what another one has written. */
+static void run_band(void *argument, int index) {
+  const Sample *sample = argument;
+  const KeMultiBitConv2DPlan *plan = sample->plan;
+  const KeGatedConv2DShape *conv = &plan->shape.conv;
+  const int64_t first = (int64_t)index * sample->rows_per_band, rest = plan->output_height - first;
+  const int64_t end = rest < sample->rows_per_band ? plan->output_height : first + sample->rows_per_band;
+  uint8_t *image = plan->image + (size_t)index * common_bytes(plan);
+  const int64_t top = first * conv->stride_h - plan->pad_top;
+  const int64_t bottom = (end - 1) * conv->stride_h - plan->pad_top + (int64_t)(conv->kernel_h - 1) * conv->dilation_h + 1;
+  take_rows_of(sample, top, bottom, image);
+  for (int32_t b = 0; b < plan->blocks; b++) run_block(sample, b, first * plan->output_width, end * plan->output_width, image);
 }
 
 /* Scale and zero point that hold all values of a sample and 0 exactly. */
@@ -145,15 +177,23 @@ static void round_sample(KeMultiBitConv2DPlan *plan, const float *x, float *scal
   parallel->run(parallel->pool, tasks, round_some, &rounding);
 }
 
-/* About four tasks for each thread; a block's records stay in the cache of one. */
+/* A band for each thread where they are high enough; else about four tasks for each of them, each with one block, whose records
+ * stay in the cache of one. */
 static void split(Sample *sample, int threads) {
-  const KeMultiBitConv2DPlan *plan = sample->plan;
+  KeMultiBitConv2DPlan *plan = sample->plan;
+  const int64_t common = (int64_t)(plan->shape.conv.kernel_h - 1) * plan->shape.conv.dilation_h;
+  sample->rows_per_band = (plan->output_height - 1) / threads + 1;
+  sample->bands = (plan->output_height - 1) / sample->rows_per_band + 1;
+  const int are_high = sample->rows_per_band >= 2 && (int64_t)sample->rows_per_band * plan->shape.conv.stride_h >= common;
+  if ((threads == 1 || are_high) && ke_multi_bit_image(plan, sample->bands, common_bytes(plan)) == 0) return;
+  ke_multi_bit_image(plan, 1, 0);
+  sample->bands = 0;
   const int64_t all = (int64_t)plan->output_height * plan->output_width, pixels = plan->path->pixels;
   const int64_t tiles = (all + pixels - 1) / pixels;
-  const int64_t parts = threads > 1 ? (4 * threads - 1) / plan->blocks + 1 : 1;
+  const int64_t parts = (4 * threads - 1) / plan->blocks + 1;
   sample->pixels_per_task = (tiles + parts - 1) / parts * pixels;
   sample->parts = (int32_t)((all - 1) / sample->pixels_per_task + 1);
-  sample->rows_per_task = threads > 1 ? (plan->height - 1) / (8 * threads) + 1 : plan->height;
+  sample->rows_per_task = (plan->height - 1) / (8 * threads) + 1;
 }
 
 static void run_alone(void *pool, int tasks, void (*task)(void *argument, int index), void *argument) {
@@ -190,8 +230,12 @@ int ke_multi_bit_conv_2d_run(KeMultiBitConv2DPlan *plan, int32_t max_bits, const
     ke_multi_bit_make_base(plan, max_bits, scale, zero_point);
     sample.bases = plan->base_bits;
     split(&sample, parallel->threads);
-    parallel->run(parallel->pool, (plan->height - 1) / sample.rows_per_task + 1, take_rows, &sample);
-    parallel->run(parallel->pool, plan->blocks * sample.parts, run_tiles, &sample);
+    if (sample.bands > 0) {
+      parallel->run(parallel->pool, sample.bands, run_band, &sample);
+    } else {
+      parallel->run(parallel->pool, (plan->height - 1) / sample.rows_per_task + 1, take_rows, &sample);
+      parallel->run(parallel->pool, plan->blocks * sample.parts, run_tiles, &sample);
+    }
   }
   return KE_GATED_CONV_2D_OK;
 }
