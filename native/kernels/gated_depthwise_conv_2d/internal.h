@@ -16,6 +16,7 @@ typedef struct KeDepthwiseCall {
   float *y;
   int32_t count;  /* of listed channels */
   int32_t padded; /* the same, a multiple of the lanes */
+  const float *weights, *bias, *gates; /* of the listed channels: [taps][padded], [padded], [padded] */
   int32_t tasks;
 } KeDepthwiseCall;
 

@@ -6,10 +6,10 @@
 #include "internal.h"
 #include "kernels/gated_conv_2d/checked.h"
 
-/* Room for a * b * c values of `bytes`; NULL also where that is more than can be addressed. */
+/* Room for a * b * c values of `bytes`, on a cache line of its own; NULL also where that is more than can be addressed. */
 static void *allocate(size_t a, size_t b, size_t c, size_t bytes) {
   if (!ke_multiply(&bytes, a) || !ke_multiply(&bytes, b) || !ke_multiply(&bytes, c) || bytes > PTRDIFF_MAX) return NULL;
-  return malloc(bytes == 0 ? 1 : bytes);
+  return aligned_alloc(64, bytes == 0 ? 64 : (bytes + 63) & ~(size_t)63);
 }
 
 static const char *check(const KeGatedConv2DShape *shape) {
@@ -109,28 +109,40 @@ int ke_gated_depthwise_conv_2d_resize(KeGatedDepthwiseConv2DPlan *plan, int32_t 
  * loaded and stored whole, those of a list one by one. Returns how many are open. */
 static int32_t list_channels(KeGatedDepthwiseConv2DPlan *plan, const float *g, KeDepthwiseCall *call) {
   const int32_t channels = plan->shape.out_channels;
-  int32_t *inputs = plan->channels, *outputs = plan->channels + channels;
-  float *bias = plan->scales, *gates = plan->scales + plan->padded;
   int32_t open = 0;
   for (int32_t c = 0; c < channels; c++) open += g[c] != 0.0f;
   const int all = open > channels / 4;
-  call->count = 0;
+  if (all && plan->padded == channels && plan->multiplier == 1) { /* as they are */
+    call->count = call->padded = channels;
+    call->weights = plan->weights;
+    call->bias = plan->bias;
+    call->gates = g;
+    return open;
+  }
+  int32_t *inputs = plan->channels, *outputs = plan->channels + channels;
+  float *bias = plan->scales, *gates = plan->scales + plan->padded;
+  int32_t count = 0;
   for (int32_t c = 0; c < channels; c++) {
     if (!all && g[c] == 0.0f) continue;
-    inputs[call->count] = c / plan->multiplier;
-    outputs[call->count] = c;
-    bias[call->count] = plan->bias[c];
-    gates[call->count] = g[c];
-    call->count++;
+    inputs[count] = plan->multiplier == 1 ? c : c / plan->multiplier;
+    outputs[count] = c;
+    bias[count] = plan->bias[c];
+    gates[count] = g[c];
+    count++;
   }
-  call->padded = (call->count + KE_DEPTHWISE_LANES - 1) / KE_DEPTHWISE_LANES * KE_DEPTHWISE_LANES;
-  for (int32_t k = call->count; k < call->padded; k++) bias[k] = gates[k] = 0.0f;
+  const int32_t padded = (count + KE_DEPTHWISE_LANES - 1) / KE_DEPTHWISE_LANES * KE_DEPTHWISE_LANES;
+  for (int32_t k = count; k < padded; k++) bias[k] = gates[k] = 0.0f;
   for (int32_t t = 0; t < plan->taps; t++) {
-    float *to = plan->listed + (size_t)t * (size_t)plan->padded;
+    float *to = plan->listed + (size_t)t * (size_t)padded;
     const float *from = plan->weights + (size_t)t * (size_t)channels;
-    for (int32_t k = 0; k < call->count; k++) to[k] = from[outputs[k]];
-    for (int32_t k = call->count; k < call->padded; k++) to[k] = 0.0f;
+    for (int32_t k = 0; k < count; k++) to[k] = from[outputs[k]];
+    for (int32_t k = count; k < padded; k++) to[k] = 0.0f;
   }
+  call->count = count;
+  call->padded = padded;
+  call->weights = plan->listed;
+  call->bias = bias;
+  call->gates = gates;
   return open;
 }
 

@@ -1,4 +1,5 @@
-/* The operations of rows.h for vectors of VEC floats, in the vector extensions of GCC and clang. */
+/* The operations of rows.h for vectors of VEC floats, in the vector extensions of GCC and clang; the multiply-add is an
+ * instruction set's own. */
 #include <string.h>
 
 typedef float vec __attribute__((vector_size(VEC * 4)));
@@ -11,8 +12,6 @@ static inline vec vec_load(const float *p) {
 }
 
 static inline void vec_store(float *p, vec v) { memcpy(p, &v, sizeof(v)); }
-
-static inline vec vec_multiply_add(vec a, vec b, vec c) { return a * b + c; }
 
 /* a where the mask is set, else b */
 static inline vec vec_choose(vec_bits mask, vec a, vec b) { return (vec)((mask & (vec_bits)a) | (~mask & (vec_bits)b)); }
