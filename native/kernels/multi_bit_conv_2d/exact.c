@@ -5,12 +5,12 @@
 
 #include "internal.h"
 
-/* weights [taps * channels, outputs] */
+/* weights [taps * channels, padded outputs] */
 static void unpack(KeMultiBitConv2DPlan *plan, int32_t bases) {
   const KePackedWeights *packed = &plan->packed;
-  const size_t outputs = (size_t)packed->outputs, taps = (size_t)plan->taps;
+  const size_t outputs = (size_t)packed->outputs, taps = (size_t)plan->taps, pitch = ke_padded_outputs(plan);
   const size_t channels = (size_t)plan->shape.conv.in_channels;
-  memset(plan->weights, 0, (size_t)packed->length * outputs * sizeof(float));
+  memset(plan->weights, 0, (size_t)packed->length * pitch * sizeof(float));
   for (size_t o = 0; o < outputs; o++) {
     for (int32_t p = 0; p < packed->groups; p++) {
       const size_t group = o * (size_t)packed->groups + (size_t)p;
@@ -21,7 +21,7 @@ static void unpack(KeMultiBitConv2DPlan *plan, int32_t bases) {
         for (int32_t k = 0; k < count; k++) {
           const size_t flat = (size_t)p * (size_t)packed->group_size + (size_t)k;
           const size_t place = plan->shape.order == 0 ? flat : flat % taps * channels + flat / taps;
-          plan->weights[place * outputs + o] += ke_packed_bits(packed, row, k, 1) ? -scale : scale;
+          plan->weights[place * pitch + o] += ke_packed_bits(packed, row, k, 1) ? -scale : scale;
         }
       }
     }
@@ -55,14 +55,16 @@ typedef struct Sample {
   uint8_t *y;
 } Sample;
 
-static void add_pixel(const KeMultiBitConv2DPlan *plan, const float *x, const float *weights, int32_t count, float *sums) {
-  const size_t outputs = (size_t)plan->packed.outputs;
-  for (int32_t c = 0; c < plan->shape.conv.in_channels; c++, weights += outputs) {
-    const float value = x[c];
-    if (count == KE_BLOCK) {
-      for (int32_t o = 0; o < KE_BLOCK; o++) sums[o] += value * weights[o];
-    } else {
-      for (int32_t o = 0; o < count; o++) sums[o] += value * weights[o];
+static void add_tap(const float *const *x, int32_t channels, const float *weights, size_t pitch, int32_t lanes,
+                    float (*sums)[KE_BLOCK]) {
+  for (int32_t c = 0; c < channels; c++, weights += pitch) {
+    for (int k = 0; k < KE_EXACT_PIXELS; k++) {
+      const float value = x[k][c];
+      if (lanes == KE_BLOCK) {
+        for (int32_t o = 0; o < KE_BLOCK; o++) sums[k][o] += value * weights[o];
+      } else {
+        for (int32_t o = 0; o < lanes; o++) sums[k][o] += value * weights[o];
+      }
     }
   }
 }
@@ -84,26 +86,44 @@ static void put_outputs(const KeMultiBitConv2DPlan *plan, const float *sums, int
   }
 }
 
+/* The inputs of a tap at some pixels; zeros where it falls outside, or the pixel is none. How many are inside. */
+static int aim(const Sample *sample, int32_t row, int32_t column, int32_t tap, const float **x) {
+  const KeMultiBitConv2DPlan *plan = sample->plan;
+  const KeGatedConv2DShape *conv = &plan->shape.conv;
+  const int64_t r = (int64_t)row * conv->stride_h - plan->pad_top + (int64_t)(tap / conv->kernel_w) * conv->dilation_h;
+  int inside = 0;
+  for (int k = 0; k < KE_EXACT_PIXELS; k++) {
+    const int64_t c = (int64_t)(column + k) * conv->stride_w - plan->pad_left + (int64_t)(tap % conv->kernel_w) * conv->dilation_w;
+    const int is_inside = column + k < plan->output_width && r >= 0 && r < plan->height && c >= 0 && c < plan->width;
+    x[k] = is_inside ? sample->x + (size_t)(r * plan->width + c) * (size_t)conv->in_channels : plan->zeros;
+    inside += is_inside;
+  }
+  return inside;
+}
+
 static void run_row(void *argument, int row) {
   const Sample *sample = argument;
   const KeMultiBitConv2DPlan *plan = sample->plan;
-  const KeGatedConv2DShape *conv = &plan->shape.conv;
-  const size_t outputs = (size_t)plan->packed.outputs, channels = (size_t)conv->in_channels;
-  const size_t element = plan->shape.is_int8 ? 1 : sizeof(float);
-  for (int32_t column = 0; column < plan->output_width; column++) {
-    uint8_t *y = sample->y + ((size_t)row * (size_t)plan->output_width + (size_t)column) * outputs * element;
+  const size_t outputs = (size_t)plan->packed.outputs, channels = (size_t)plan->shape.conv.in_channels;
+  const size_t element = plan->shape.is_int8 ? 1 : sizeof(float), pitch = ke_padded_outputs(plan);
+  for (int32_t column = 0; column < plan->output_width; column += KE_EXACT_PIXELS) {
     for (size_t first = 0; first < outputs; first += KE_BLOCK) {
       const int32_t count = outputs - first < KE_BLOCK ? (int32_t)(outputs - first) : KE_BLOCK;
-      float sums[KE_BLOCK];
-      memcpy(sums, plan->bias + first, (size_t)count * sizeof(float));
-      for (int32_t tap = 0; tap < plan->taps; tap++) {
-        const int64_t r = (int64_t)row * conv->stride_h - plan->pad_top + (int64_t)(tap / conv->kernel_w) * conv->dilation_h;
-        const int64_t c = (int64_t)column * conv->stride_w - plan->pad_left + (int64_t)(tap % conv->kernel_w) * conv->dilation_w;
-        if (r < 0 || r >= plan->height || c < 0 || c >= plan->width) continue;
-        add_pixel(plan, sample->x + (size_t)(r * plan->width + c) * channels,
-                  plan->weights + (size_t)tap * channels * outputs + first, count, sums);
+      const int32_t lanes = (count + KE_LANES - 1) / KE_LANES * KE_LANES;
+      _Alignas(64) float sums[KE_EXACT_PIXELS][KE_BLOCK];
+      for (int k = 0; k < KE_EXACT_PIXELS; k++) {
+        memset(sums[k], 0, sizeof(sums[k]));
+        memcpy(sums[k], plan->bias + first, (size_t)count * sizeof(float));
       }
-      put_outputs(plan, sums, count, y + first * element);
+      for (int32_t tap = 0; tap < plan->taps; tap++) {
+        const float *x[KE_EXACT_PIXELS];
+        if (aim(sample, row, column, tap, x) == 0) continue;
+        plan->path->add_tap(x, (int32_t)channels, plan->weights + (size_t)tap * channels * pitch + first, pitch, lanes, sums);
+      }
+      for (int32_t k = 0; k < KE_EXACT_PIXELS && column + k < plan->output_width; k++) {
+        const size_t pixel = (size_t)row * (size_t)plan->output_width + (size_t)(column + k);
+        put_outputs(plan, sums[k], count, sample->y + (pixel * outputs + first) * element);
+      }
     }
   }
 }
@@ -117,4 +137,4 @@ void ke_multi_bit_exact_run(KeMultiBitConv2DPlan *plan, int32_t max_bits, const 
   parallel->run(parallel->pool, plan->output_height, run_row, &sample);
 }
 
-const KeMultiBitPath ke_multi_bit_exact = {.isa = KE_ISA_SCALAR, .family = KE_MULTI_BIT_EXACT};
+const KeMultiBitPath ke_multi_bit_exact = {.isa = KE_ISA_SCALAR, .family = KE_MULTI_BIT_EXACT, .add_tap = add_tap};

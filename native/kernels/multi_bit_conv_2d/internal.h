@@ -21,6 +21,7 @@ enum {
   KE_TABLE = 64,
   KE_PLANE = 32,       /* lanes */
   KE_NO_INPUTS = 0x80, /* a byte of a planar table */
+  KE_EXACT_PIXELS = 4,
 };
 
 /* Some pixels of one block of outputs.
@@ -66,6 +67,10 @@ typedef struct KeMultiBitPath {
   /* Makes cells of `width` pixels. */
   void (*take_row)(const KeMultiBitConv2DPlan *plan, const void *x, int32_t width, uint8_t *cells);
   void (*tile)(const KeMultiBitTile *tile);
+  /* In their place in the exact family: adds the products of one tap to sums of KE_EXACT_PIXELS pixels, `lanes` of them, whole
+   * vectors of 16. */
+  void (*add_tap)(const float *const *x, int32_t channels, const float *weights, size_t pitch, int32_t lanes,
+                  float (*sums)[KE_BLOCK]);
 } KeMultiBitPath;
 
 typedef struct KeMultiBitBlock {
@@ -108,7 +113,8 @@ struct KeMultiBitConv2DPlan {
   float *multiplier; /* [padded outputs] */
 
   /* exact */
-  float *weights; /* [taps * channels, outputs] for `base_bits` */
+  float *weights; /* [taps * channels, padded outputs] for `base_bits` */
+  float *zeros;   /* [channels], in the same memory */
 
   int32_t sized;
   int32_t batch, height, width;
@@ -136,6 +142,8 @@ extern const KeMultiBitPath ke_multi_bit_popcount_avx512bitalg;
 extern const KeMultiBitPath ke_multi_bit_table_avx512bitalg;
 extern const KeMultiBitPath ke_multi_bit_popcount_avx2;
 extern const KeMultiBitPath ke_multi_bit_table_avx2;
+extern const KeMultiBitPath ke_multi_bit_exact_avx512;
+extern const KeMultiBitPath ke_multi_bit_exact_avx2;
 #elif defined(KE_NEON_FILES)
 extern const KeMultiBitPath ke_multi_bit_popcount_neon;
 #endif

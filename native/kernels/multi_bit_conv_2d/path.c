@@ -7,6 +7,8 @@ static const KeMultiBitPath *const paths[] = {
     &ke_multi_bit_table_avx512bitalg,
     &ke_multi_bit_popcount_avx2,
     &ke_multi_bit_table_avx2,
+    &ke_multi_bit_exact_avx512,
+    &ke_multi_bit_exact_avx2,
 #elif defined(KE_NEON_FILES)
     &ke_multi_bit_popcount_neon,
 #endif

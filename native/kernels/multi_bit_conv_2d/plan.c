@@ -148,10 +148,11 @@ KeMultiBitConv2DPlan *ke_multi_bit_conv_2d_create(const KeMultiBitConv2DShape *s
   int status = plan->bias == NULL ? -1 : 0;
   if (status == 0 && plan->path->family == KE_MULTI_BIT_EXACT) {
     size_t weights = (size_t)length;
-    if (!ke_multiply(&weights, outputs) || weights > PTRDIFF_MAX / sizeof(float)) {
+    if (!ke_multiply(&weights, ke_padded_outputs(plan)) || weights > PTRDIFF_MAX / sizeof(float) - (size_t)length) {
       status = -1;
     } else {
-      plan->weights = malloc(weights * sizeof(float));
+      plan->weights = calloc(weights + (size_t)shape->conv.in_channels, sizeof(float));
+      plan->zeros = plan->weights == NULL ? NULL : plan->weights + weights;
       status = plan->weights == NULL ? -1 : 0;
     }
   } else if (status == 0) {
