@@ -11,7 +11,7 @@
  *           Scales have 8 bits, relative to the largest of their output.
  * exact     in float32: for groups that end within 16 channels of a tap, and on processors without the others.
  *
- * Within each of them all paths give the same bytes. int8 outputs are rounded from the float result, halves to even.
+ * Within the first two all paths give the same bytes. int8 outputs are rounded from the float result, halves to even.
  * Padding counts as the real number 0. x and y are NHWC; no pointer needs to be aligned to more than its elements. */
 #ifndef KE_MULTI_BIT_CONV_2D_H_
 #define KE_MULTI_BIT_CONV_2D_H_
