@@ -88,12 +88,19 @@ def output_shape(shapes: Sequence[Shape], attributes: GatedConv2DAttributes) -> 
             "batch of `g_out`": (g_out[0], batch),
         },
     )
-    assert kernel_h is not None
-    assert kernel_w is not None
-    pad = attributes.padding
-    new_h = height and conv_output_length(height, kernel_h, attributes.stride_h, attributes.dilation_h, pad)
-    new_w = width and conv_output_length(width, kernel_w, attributes.stride_w, attributes.dilation_w, pad)
-    return (batch, new_h, new_w, filters)
+    return (batch, *output_size((height, width), (kernel_h, kernel_w), attributes), filters)
+
+
+def output_size(
+    size: tuple[int | None, ...], kernel: tuple[int | None, ...], attributes: GatedConv2DAttributes
+) -> tuple[int | None, ...]:
+    """Height and width behind a convolution; one that is not known stays None."""
+    strides = (attributes.stride_h, attributes.stride_w)
+    dilations = (attributes.dilation_h, attributes.dilation_w)
+    return tuple(
+        length and conv_output_length(length, int(window or 0), stride, dilation, attributes.padding)
+        for length, window, stride, dilation in zip(size, kernel, strides, dilations, strict=True)
+    )
 
 
 def cost(

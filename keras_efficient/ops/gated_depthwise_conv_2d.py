@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_efficient.ops.gated_conv_2d import ACTIVATIONS, PADDINGS, GatedConv2DAttributes, activate
-from keras_efficient.ops.macs import conv_macs, conv_output_length
+from keras_efficient.ops.gated_conv_2d import ACTIVATIONS, PADDINGS, GatedConv2DAttributes, activate, output_size
+from keras_efficient.ops.macs import conv_macs
 from keras_efficient.ops.registry import Argument, Cost, Op, Shape, check_sizes, register_op
 
 Tensor = Any
@@ -73,12 +73,7 @@ def output_shape(shapes: Sequence[Shape], attributes: GatedDepthwiseConv2DAttrib
             "batch of `g_out`": (g_out[0], batch),
         },
     )
-    assert kernel_h is not None
-    assert kernel_w is not None
-    pad = attributes.padding
-    new_h = height and conv_output_length(height, kernel_h, attributes.stride_h, attributes.dilation_h, pad)
-    new_w = width and conv_output_length(width, kernel_w, attributes.stride_w, attributes.dilation_w, pad)
-    return (batch, new_h, new_w, filters)
+    return (batch, *output_size((height, width), (kernel_h, kernel_w), attributes), filters)
 
 
 def cost(

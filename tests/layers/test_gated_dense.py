@@ -7,6 +7,7 @@ from keras_efficient import cost
 from keras_efficient import ops as ke_ops
 from keras_efficient.layers import GatedDense
 
+SAMPLES = 1 if keras.backend.backend() == "jax" else 3  # JAX compiles anew for every number of open units
 SPREAD = keras.initializers.RandomNormal(stddev=0.5, seed=3)
 
 
@@ -58,8 +59,8 @@ def test_modes_agree_and_count_the_same():
     x = [rows(6, 12), rows(6, 4, seed=1)]
     masked = array(model(x))
     with ke_ops.skipping():
-        skipped = np.concatenate([array(model([part[i : i + 1] for part in x])) for i in range(3)])
-    np.testing.assert_allclose(skipped, masked[:3], atol=1e-5)
+        skipped = np.concatenate([array(model([part[i : i + 1] for part in x])) for i in range(SAMPLES)])
+    np.testing.assert_allclose(skipped, masked[:SAMPLES], atol=1e-5)
     np.testing.assert_allclose(array(model(x, training=True)), masked, atol=1e-5)
     profile = cost.profile(model, x)
     assert profile.macs == 12 * 10 + 10 * 3 + 4 * 10
