@@ -20,7 +20,8 @@ typedef struct Case {
   TestWeights weights;
   float *bias;
   uint8_t *x; /* float32 or int8, as y */
-  size_t x_elements, y_elements;
+  size_t x_elements;
+  uint8_t *y_of[3]; /* by family, of the first instruction set that computed it so */
 } Case;
 
 static Case make_case(void) {
@@ -61,6 +62,7 @@ static void free_case(Case *c) {
   free_weights(&c->weights);
   free(c->bias);
   free(c->x);
+  for (int family = 0; family < 3; family++) free(c->y_of[family]);
 }
 
 static double real_input(const Case *c, size_t i) {
@@ -153,7 +155,7 @@ static void check_outputs(const Case *c, const KeMultiBitConv2DPlan *plan, int m
 }
 
 /* The plan's own path, then its twin on the same records. */
-static void check_path(const Case *c, KeIsa isa, KeThreadPool *pool) {
+static void check_path(Case *c, KeIsa isa, KeThreadPool *pool) {
   KeMultiBitConv2DShape shape = c->shape;
   shape.conv.isa = isa;
   char message[256] = "";
@@ -169,6 +171,15 @@ static void check_path(const Case *c, KeIsa isa, KeThreadPool *pool) {
   for (int i = 0; i < 3; i++) {
     CHECK(ke_multi_bit_conv_2d_run(plan, bits[i], c->x, y, &parallel) == KE_GATED_CONV_2D_OK, "run");
     check_outputs(c, plan, bits[i] < 0 ? 0 : bits[i], y);
+  }
+  uint8_t **known = &c->y_of[plan->path->family];
+  if (*known == NULL) {
+    *known = exactly(bytes);
+    memcpy(*known, y, bytes);
+  }
+  if (plan->path->family != KE_MULTI_BIT_EXACT) { /* which adds up floats, fused or not */
+    CHECK(memcmp(y, *known, bytes) == 0, "isa %s, family %d, %d input bits: not the bytes of the other instruction sets",
+          ke_isa_name(isa), plan->path->family, shape.activation_bits);
   }
   const KeMultiBitPath *scalar = plan->path->twin;
   if (scalar != NULL) {
