@@ -45,8 +45,8 @@ def lc_net(
         layer_gates: Whether blocks get L-Nets.
         channel_gates: Whether blocks get C-Nets.
         name: Of the new model; default `<name of the model>_lc`.
-        **gate_options: `gate`, `gate_threshold`, `gate_leak`, `gate_kernel_initializer` and `gate_bias_initializer` of
-            all gates, see `layers.DynamicLayer`.
+        **gate_options: `gate`, `gate_threshold`, `gate_leak`, `gate_kernel_initializer`, `gate_bias_initializer` and
+            `gate_regularizer` of all gates, see `layers.DynamicLayer`.
 
     Returns:
         A Functional model with the inputs and outputs of `model`, not compiled.

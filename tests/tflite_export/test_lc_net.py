@@ -56,7 +56,7 @@ def test_from_keras_applications_to_a_file(make, kernels, tmp_path):
     report = tflite_export.export(network, path, representative_data=x)
     assert max(report.parity.values()) < 1e-5
     profile = cost.profile(network, x)
-    assert profile.expected_macs < 0.9 * profile.macs
+    assert profile.expected_macs < 0.95 * profile.macs
     for delegate, delegated in (("none", 0), ("auto", kernels)):
         runner = tflite_export.load(path, delegate=delegate)
         results = [runner(image[None]) for image in x]
