@@ -108,8 +108,8 @@ def operating_point(
 ) -> dict[str, Any]:
     """Gives the network the policy that is best on held-out data within the budget; its test figures.
 
-    The policy has the exits that it uses, `select_exits`; an exported file passes the others by. Solved beats tuned
-    only if the interval of their difference on the second half of the held-out data leaves out 0.
+    Solved or tuned: whichever earns more on the second half of the held-out data. The policy has the exits that it
+    uses, `select_exits`; an exported file passes the others by.
     """
     tuning, choosing = held_out.split(0.5, seed=0)
     price, at_half = (
@@ -121,8 +121,8 @@ def operating_point(
         "backward_induction": lambda data: policies.BackwardInduction.fit(data, price),
     }
     tuned, solved = (make(tuning) for make in candidates.values())
-    _, low, _ = policies.paired_bootstrap(solved, tuned, choosing, price)
-    chosen = "backward_induction" if low > 0 else "threshold"
+    gained, _, _ = policies.paired_bootstrap(solved, tuned, choosing, price)
+    chosen = "backward_induction" if gained > 0 else "threshold"
     network.policy = policies.select_exits(candidates[chosen], held_out, min_share=LEAST_SHARE)
     found = policies.evaluate(network.policy, test)
     half = policies.evaluate(policies.BackwardInduction.fit(held_out, at_half), test)
