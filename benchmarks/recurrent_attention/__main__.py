@@ -122,11 +122,12 @@ def files(
         found[form] = {
             "bytes": report.bytes,
             "error": error(result.output, y[:count]),
-            # A location within rounding of where the next pixel begins may fall on either side of it.
-            "images_beyond_1e-4": int((differences > AGREEMENT).sum()),
-            "logits_difference": float(differences[differences <= AGREEMENT].max(initial=0.0)),
             "locations_difference": float(np.abs(result.outputs["locations"] - locations[:count]).max()),
         }
+        if form == "float32":
+            # A location within rounding of where the next pixel begins may fall on either side of it.
+            found[form]["images_beyond_1e-4"] = int((differences > AGREEMENT).sum())
+            found[form]["logits_difference"] = float(differences[differences <= AGREEMENT].max(initial=0.0))
     return found
 
 
