@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import gated_conv_2d
-from benchmarks.gated_conv_2d import ISAS, NATIVE, ROOT, Peer, Shape, invoke_seconds, machine
+from benchmarks import gated_conv
+from benchmarks.gated_conv import ISAS, NATIVE, ROOT, Peer, Shape, invoke_seconds, machine
 
 RESULT = ROOT / "benchmarks" / "results" / "multi_bit.json"
 CONVOLUTIONS = [(56, 64), (28, 128), (14, 256)]
@@ -87,7 +87,7 @@ def build(directory: Path) -> ctypes.CDLL:
 
     One that the directory has and that is newer than they are is taken as it is.
     """
-    native_build = gated_conv_2d.native_build()
+    native_build = gated_conv.native_build()
     compiler = native_build.find_compiler()
     folders = ("multi_bit", "gated_conv_2d")
     wanted = [

@@ -1,6 +1,6 @@
 """How fast one gated convolution is beside XNNPACK's dense one of the same type, batch 1.
 
-`python -m benchmarks.gated_conv_2d [--quick] [--dtype float32|int8] [--threads N] [--isa NAME] [--only NAME]`. Both
+`python -m benchmarks.gated_conv [--quick] [--dtype float32|int8] [--threads N] [--isa NAME] [--only NAME]`. Both
 sides are timed in the same process in alternating blocks, in CPU time of the calling thread (nothing else computes), so
 that other programs on the machine disturb less; with several threads in wall time. Times are the median over the blocks
 of a block's mean for one call, a speed-up is the median of the blocks' ratios. The gates are drawn anew for every call,
@@ -35,7 +35,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "native"
-RESULT = ROOT / "benchmarks" / "results" / "gated_conv_2d.json"
+RESULT = ROOT / "benchmarks" / "results" / "gated_conv.json"
 # kernel size, height = width, channels in and out
 SHAPES = [
     (3, 56, 64),
