@@ -10,10 +10,10 @@ int ke_gated_conv_2d_check_kernel(const KeInit *init, const KeTensor *kernel) {
   return 0;
 }
 
-int ke_gated_conv_2d_check_length(const KeInit *init, const char *name, const KeTensor *values, const KeTensor *kernel) {
-  if (values->dims[0] == kernel->dims[0]) return 0;
-  init->report(init, "Invalid value for argument `%s`. Expected %d values, one for each output channel of the kernel. "
-               "Received: %d.", name, kernel->dims[0], values->dims[0]);
+int ke_gated_conv_2d_check_length(const KeInit *init, const char *name, const KeTensor *values, int64_t channels) {
+  if (values->dims[0] == channels) return 0;
+  init->report(init, "Invalid value for argument `%s`. Expected %lld values, one for each output channel of the kernel. "
+               "Received: %d.", name, (long long)channels, values->dims[0]);
   return -1;
 }
 
@@ -24,7 +24,7 @@ static int check_gate(const KePrepare *prepare, const char *name, const KeTensor
   return -1;
 }
 
-int ke_gated_conv_2d_check_inputs(const KePrepare *prepare, const KeGatedConv2DShape *shape) {
+int ke_gated_conv_2d_check_inputs(const KePrepare *prepare, const KeGatedConv2DShape *shape, bool has_input_gate) {
   const KeTensor *x = &prepare->inputs[0];
   const int32_t batch = x->dims[0];
   if (x->dims[3] != shape->in_channels) {
@@ -32,10 +32,9 @@ int ke_gated_conv_2d_check_inputs(const KePrepare *prepare, const KeGatedConv2DS
                     shape->in_channels, x->dims[3]);
     return -1;
   }
-  if (check_gate(prepare, "g_in", &prepare->inputs[1], batch, shape->in_channels) != 0 ||
-      check_gate(prepare, "g_out", &prepare->inputs[2], batch, shape->out_channels) != 0) {
-    return -1;
-  }
+  const KeTensor *gates = &prepare->inputs[1];
+  if (has_input_gate && check_gate(prepare, "g_in", gates++, batch, shape->in_channels) != 0) return -1;
+  if (check_gate(prepare, "g_out", gates, batch, shape->out_channels) != 0) return -1;
   int32_t dims[4] = {batch, 0, 0, shape->out_channels};
   if (ke_gated_conv_2d_output_size(shape, x->dims[1], x->dims[2], &dims[1], &dims[2]) == KE_GATED_CONV_2D_OK &&
       prepare->set_output_shape(prepare, 0, 4, dims) == 0) {

@@ -29,8 +29,8 @@ static void *init(const KeInit *init) {
   }
   const KeTensor *kernel = &init->weights[0], *scale = &init->weights[1], *bias = &init->weights[2];
   if (ke_gated_conv_2d_check_kernel(init, kernel) != 0 ||
-      ke_gated_conv_2d_check_length(init, "kernel_scale", scale, kernel) != 0 ||
-      ke_gated_conv_2d_check_length(init, "bias", bias, kernel) != 0) {
+      ke_gated_conv_2d_check_length(init, "kernel_scale", scale, kernel->dims[0]) != 0 ||
+      ke_gated_conv_2d_check_length(init, "bias", bias, kernel->dims[0]) != 0) {
     return NULL;
   }
   State *state = calloc(1, sizeof(*state));
@@ -62,7 +62,7 @@ static void *init(const KeInit *init) {
 static int prepare(void *pointer, const KePrepare *prepare) {
   State *state = pointer;
   const int32_t *dims = prepare->inputs[0].dims;
-  if (ke_gated_conv_2d_check_inputs(prepare, &state->shape.conv) != 0) return -1;
+  if (ke_gated_conv_2d_check_inputs(prepare, &state->shape.conv, true) != 0) return -1;
   const int status = ke_gated_conv_2d_int8_resize(state->plan, dims[0], dims[1], dims[2], prepare->threads);
   return status == KE_GATED_CONV_2D_OK ? 0 : ke_gated_conv_2d_no_memory(prepare);
 }

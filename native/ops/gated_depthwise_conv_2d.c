@@ -25,11 +25,8 @@ static void *init(const KeInit *init) {
   const size_t fields = sizeof(ke_gated_depthwise_conv_2d_fields) / sizeof(ke_gated_depthwise_conv_2d_fields[0]);
   if (ke_attributes_decode(init, ke_gated_depthwise_conv_2d_fields, fields, &attributes) != 0) return NULL;
   const KeTensor *kernel = &init->weights[0], *bias = &init->weights[1];
-  if (ke_gated_conv_2d_check_kernel(init, kernel) != 0) return NULL;
-  const int64_t channels = (int64_t)kernel->dims[2] * kernel->dims[3];
-  if (bias->dims[0] != channels) {
-    init->report(init, "Invalid value for argument `bias`. Expected %lld values, one for each output channel of the kernel. "
-                 "Received: %d.", (long long)channels, bias->dims[0]);
+  if (ke_gated_conv_2d_check_kernel(init, kernel) != 0 ||
+      ke_gated_conv_2d_check_length(init, "bias", bias, (int64_t)kernel->dims[2] * kernel->dims[3]) != 0) {
     return NULL;
   }
   State *state = calloc(1, sizeof(*state));
@@ -55,25 +52,9 @@ static void *init(const KeInit *init) {
 
 static int prepare(void *pointer, const KePrepare *prepare) {
   State *state = pointer;
-  const int32_t *x = prepare->inputs[0].dims, *gate = prepare->inputs[1].dims;
-  if (x[3] != state->shape.in_channels) {
-    prepare->report(prepare, "Invalid value for argument `x`. Expected %d channels, as the kernel has. Received: %d.",
-                    state->shape.in_channels, x[3]);
-    return -1;
-  }
-  if (gate[0] != x[0] || gate[1] != state->shape.out_channels) {
-    prepare->report(prepare, "Invalid value for argument `g_out`. Expected shape [%d, %d]. Received: [%d, %d].", x[0],
-                    state->shape.out_channels, gate[0], gate[1]);
-    return -1;
-  }
-  int32_t dims[4] = {x[0], 0, 0, state->shape.out_channels};
-  if (ke_gated_conv_2d_output_size(&state->shape, x[1], x[2], &dims[1], &dims[2]) != KE_GATED_CONV_2D_OK ||
-      prepare->set_output_shape(prepare, 0, 4, dims) != 0) {
-    prepare->report(prepare, "Invalid value for argument `x`. Expected a size whose output fits into memory. Received: "
-                    "[%d, %d, %d, %d].", x[0], x[1], x[2], x[3]);
-    return -1;
-  }
-  const int status = ke_gated_depthwise_conv_2d_resize(state->plan, x[0], x[1], x[2], prepare->threads);
+  const int32_t *dims = prepare->inputs[0].dims;
+  if (ke_gated_conv_2d_check_inputs(prepare, &state->shape, false) != 0) return -1;
+  const int status = ke_gated_depthwise_conv_2d_resize(state->plan, dims[0], dims[1], dims[2], prepare->threads);
   return status == KE_GATED_CONV_2D_OK ? 0 : ke_gated_conv_2d_no_memory(prepare);
 }
 
