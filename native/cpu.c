@@ -30,6 +30,11 @@ KeIsa ke_cpu_best_isa(void) {
   return (c7 & bit_AVX512VBMI) && (c7 & bit_AVX512BITALG) ? KE_ISA_AVX512BITALG : KE_ISA_AVX512VNNI;
 }
 
+int ke_cpu_is_amd(void) {
+  unsigned a, name[3];
+  return __get_cpuid(0, &a, &name[0], &name[2], &name[1]) && memcmp(name, "AuthenticAMD", sizeof(name)) == 0;
+}
+
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 
@@ -51,6 +56,10 @@ KeIsa ke_cpu_best_isa(void) {
 
 #else
 KeIsa ke_cpu_best_isa(void) { return KE_ISA_SCALAR; }
+#endif
+
+#if !defined(__x86_64__)
+int ke_cpu_is_amd(void) { return 0; }
 #endif
 
 /* By architecture, each in order. */

@@ -31,6 +31,9 @@ KeIsa ke_cpu_best_isa(void);
 /* Whether it is among them. */
 int ke_cpu_runs(KeIsa isa);
 
+/* Whether AMD made it. Where two ways take about the same time, this may decide. */
+int ke_cpu_is_amd(void);
+
 /* "scalar", "avx2", "avx512", "avx512vnni", "avx512bitalg", "neon" or "neon_dotprod". */
 const char *ke_isa_name(KeIsa isa);
 

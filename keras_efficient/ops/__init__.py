@@ -12,12 +12,15 @@ from keras_efficient.ops.context import (
     recording,
     skipping,
 )
+from keras_efficient.ops.gate_net import gate_net
+from keras_efficient.ops.gate_net_int8 import gate_net_int8
 from keras_efficient.ops.gated_conv_2d import gated_conv_2d
 from keras_efficient.ops.gated_conv_2d_int8 import gated_conv_2d_int8
 from keras_efficient.ops.gated_depthwise_conv_2d import gated_depthwise_conv_2d
 from keras_efficient.ops.multi_bit_conv_2d import multi_bit_conv_2d
 from keras_efficient.ops.multi_bit_conv_2d_int8 import multi_bit_conv_2d_int8
 from keras_efficient.ops.multi_bit_dense import multi_bit_dense
+from keras_efficient.ops.multi_bit_dense_int8 import multi_bit_dense_int8
 from keras_efficient.ops.registry import Argument, Cost, Op, get_op, load_plugins, register_op, registered_ops
 
 BUILTIN = (
@@ -27,6 +30,9 @@ BUILTIN = (
     multi_bit_dense,
     multi_bit_conv_2d,
     multi_bit_conv_2d_int8,
+    multi_bit_dense_int8,
+    gate_net,
+    gate_net_int8,
 )
 
 __all__ = [
@@ -41,6 +47,8 @@ __all__ = [
     "choice",
     "executed_when",
     "execution_mask",
+    "gate_net",
+    "gate_net_int8",
     "gated_conv_2d",
     "gated_conv_2d_int8",
     "gated_depthwise_conv_2d",
@@ -51,6 +59,7 @@ __all__ = [
     "multi_bit_conv_2d",
     "multi_bit_conv_2d_int8",
     "multi_bit_dense",
+    "multi_bit_dense_int8",
     "record",
     "recording",
     "register_op",

@@ -28,16 +28,16 @@ def branch(predicate: Tensor, when_true: Callable[[], Any], when_false: Callable
             with context.recording() as events:
                 result = function()
             sums = [
-                sum((keras.ops.sum(e.executed) for e in events if e.by_op is kind), keras.ops.zeros(()))
+                sum((keras.ops.sum(e.executed) for e in events if e.by_op is kind), keras.ops.zeros((1,)))
                 for kind in (False, True)
             ]
             for event in events:
                 dense[event.by_op] += event.dense
-            return result, keras.ops.stack(sums)
+            return result, sums
 
         return run
 
     result, macs = keras.ops.cond(predicate, counted(when_true), counted(when_false))
-    context.record("branch", dense[0], macs[:1])
-    context.record("branch", dense[1], macs[1:], by_op=True)
+    for kind in (False, True):
+        context.record("branch", dense[kind], macs[kind], by_op=kind)
     return result

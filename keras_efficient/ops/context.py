@@ -37,6 +37,11 @@ _call_op: contextvars.ContextVar[Callable[..., Tensor] | None] = contextvars.Con
     "keras_efficient_call_op", default=None
 )
 
+_inlining = contextvars.ContextVar("keras_efficient_inlining", default=False)
+_scale: contextvars.ContextVar[tuple[object, Tensor] | None] = contextvars.ContextVar(
+    "keras_efficient_scale", default=None
+)
+
 
 @contextlib.contextmanager
 def _value(variable: contextvars.ContextVar[Any], value: Any) -> Iterator[Any]:
@@ -101,3 +106,24 @@ def calling_ops_with(call: Callable[..., Tensor] | None) -> contextlib.AbstractC
 def op_caller() -> Callable[..., Tensor] | None:
     """What stands in for the reference of an op right now, or None."""
     return _call_op.get()
+
+
+def inlining() -> contextlib.AbstractContextManager[bool]:
+    """Inside, ops become builtin ops for good (`ops="builtin"`): layers take what serves those best."""
+    return _value(_inlining, True)
+
+
+def is_inlining() -> bool:
+    """Whether ops become builtin ops for good."""
+    return _inlining.get()
+
+
+def scaling(layer: object, scale: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Inside, `layer` multiplies what it returns by `scale` `[B, 1]`: where it scales by gates already, at no cost."""
+    return _value(_scale, (layer, scale))
+
+
+def scale_of(layer: object) -> Tensor:
+    """What `layer` multiplies its output by, or None."""
+    found = _scale.get()
+    return found[1] if found is not None and found[0] is layer else None

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_efficient.ops.attributes import attribute
 from keras_efficient.ops.gated_conv_2d import GatedConv2DAttributes, gated_conv_2d
+from keras_efficient.ops.int8 import Int8InputAndOutput, drawn_quantization, quantized
 from keras_efficient.ops.registry import Argument, Cost, Op, Shape, check_sizes, register_op
 
 Tensor = Any
@@ -27,13 +27,8 @@ MOST_STEPS = 2.0**30  # where relu6 is cut at the latest
 
 
 @dataclasses.dataclass(frozen=True)
-class GatedConv2DInt8Attributes(GatedConv2DAttributes):
-    """Those of `ke.gated_conv_2d`, and what the integers stand for: `real = scale * (integer - zero_point)`."""
-
-    input_scale: float = attribute(1.0, minimum=1e-30, maximum=1e30)
-    input_zero_point: int = attribute(0, minimum=-128, maximum=127)
-    output_scale: float = attribute(1.0, minimum=1e-30, maximum=1e30)
-    output_zero_point: int = attribute(0, minimum=-128, maximum=127)
+class GatedConv2DInt8Attributes(Int8InputAndOutput, GatedConv2DAttributes):
+    """Those of `ke.gated_conv_2d`, and what the integers stand for."""
 
 
 def reference(
@@ -121,15 +116,9 @@ def example(rng: np.random.Generator) -> tuple[list[np.ndarray], dict[str, Any]]
     """A random valid call: the float op's example, quantised."""
     (x, g_in, g_out, kernel, bias), attributes = gated_conv_2d.example(rng)
     weights, kernel_scale = quantized_kernel(kernel)
-    input_scale, output_scale = (float(np.float32(value)) for value in rng.uniform((0.01, 0.005), (0.05, 0.05)))
-    zero_points = [int(value) for value in rng.integers(-128, 128, 2)]
-    integers = np.clip(np.rint(x / input_scale) + zero_points[0], -128, 127).astype("int8")
-    quantization = {
-        "input_scale": input_scale,
-        "input_zero_point": zero_points[0],
-        "output_scale": output_scale,
-        "output_zero_point": zero_points[1],
-    }
+    quantization = drawn_quantization(rng)
+    input_scale = quantization["input_scale"]
+    integers = quantized(x, input_scale, quantization["input_zero_point"])
     arrays = [integers, g_in, g_out, weights, kernel_scale, quantized_bias(bias, input_scale, kernel_scale)]
     return arrays, {**attributes, **quantization}
 

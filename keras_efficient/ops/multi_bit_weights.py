@@ -48,22 +48,23 @@ class MultiBitAttributes(Attributes):
     activation: str = choice("linear", ACTIVATIONS)
 
 
-def unpacked_bits(stream: Tensor, count: int) -> Tensor:
-    """The first `count` bits of a stream `[bytes]` uint8 as floats 0 and 1, in arithmetic that every runtime has."""
-    powers = ops.convert_to_tensor(2.0 ** -np.arange(8), "float32")
-    shifted = ops.floor(ops.expand_dims(ops.cast(stream, "float32"), -1) * powers)
-    bit = shifted - 2.0 * ops.floor(shifted * 0.5)
-    return ops.reshape(bit, (-1,))[:count]
+def unpacked_signs(stream: Tensor, count: int) -> Tensor:
+    """The first `count` bits of a stream `[bytes]` uint8 as floats, 1 for a bit of 0 and -1 for a bit of 1.
+
+    Bit k of byte b is that of the square wave with half period `2^k` at b, whose sign is that of a sine: in builtin ops
+    no other way is as short, and every runtime has these.
+    """
+    half_turns = ops.convert_to_tensor(np.pi * 2.0 ** -np.arange(8)[None], "float32")
+    angles = ops.matmul(ops.expand_dims(ops.cast(stream, "float32"), -1), half_turns) + 0.5 * half_turns
+    return _first(ops.reshape(ops.sign(ops.sin(angles)), (-1,)), count)
 
 
 def unpacked_widths(stream: Tensor, groups: int, bases: int) -> Tensor:
-    """Bit-widths `[groups]` int32 of all groups, output by output."""
+    """Bit-widths `[groups, 1]` int32 of all groups, output by output; `bases` is at least 1."""
     size = packing.width_bits(bases)
-    if size == 0:
-        return ops.zeros((groups,), "int32")
-    bit = ops.reshape(unpacked_bits(stream, groups * size), (groups, size))
-    powers = ops.convert_to_tensor(2.0 ** np.arange(size), "float32")
-    return ops.cast(ops.sum(bit * powers, axis=-1), "int32")
+    signs = ops.reshape(unpacked_signs(stream, groups * size), (groups, size))
+    halves = ops.convert_to_tensor(2.0 ** (np.arange(size)[:, None] - 1), "float32")
+    return ops.cast(ops.relu(ops.matmul(signs, -halves) + ops.sum(halves)), "int32")  # none is below 0
 
 
 def float_weights(
@@ -79,17 +80,28 @@ def float_weights(
 ) -> Tensor:
     """The weights `[outputs, length]` that the packed form stands for."""
     groups, rows = outputs * -(-length // group_size), int(scales.shape[0])
+    if bases == 0:
+        return ops.zeros((outputs, length), scales.dtype)
     width = unpacked_widths(widths, groups, bases)
-    first = ops.cumsum(width) - width
-    live = ops.minimum(width, ops.min(max_bits))
-    signs = 1.0 - 2.0 * ops.reshape(unpacked_bits(bits, rows * group_size), (rows, group_size))
-    signs = ops.cast(signs, scales.dtype)
-    weights = ops.zeros((groups, group_size), scales.dtype)
-    for basis in range(bases):
-        row = ops.minimum(first + basis, rows - 1)
-        scale = ops.take(scales, row, axis=0) * ops.cast(live > basis, scales.dtype)
-        weights = weights + ops.take(signs, row, axis=0) * ops.expand_dims(scale, -1)
-    return ops.reshape(weights, (outputs, -1))[:, :length]
+    basis = ops.arange(bases, dtype="int32")
+    is_live = ops.cast(basis < _at_most(width, max_bits, bases), scales.dtype)
+    row = ops.minimum(ops.cumsum(width, axis=0) - width + basis, rows - 1)
+    signs = ops.cast(ops.reshape(unpacked_signs(bits, rows * group_size), (rows, group_size)), scales.dtype)
+    terms = ops.take(signs * ops.expand_dims(scales, -1), row, axis=0)  # [groups, bases, group_size]
+    weights = ops.matmul(ops.expand_dims(is_live, 1), terms)
+    return _first(ops.reshape(weights, (outputs, -1)), length)
+
+
+def _at_most(width: Tensor, max_bits: Tensor, bases: int) -> Tensor:
+    """Widths, none of them above the smallest of `max_bits`; no operator where it is known to be `bases` or more."""
+    if isinstance(max_bits, np.ndarray):
+        return width if max_bits.min() >= bases else ops.minimum(width, int(max_bits.min()))
+    return ops.minimum(width, max_bits if tuple(max_bits.shape) == (1,) else ops.min(max_bits))
+
+
+def _first(x: Tensor, count: int) -> Tensor:
+    """The first elements along the last axis; no operator where that is all of them."""
+    return x if x.shape[-1] == count else x[..., :count]
 
 
 def sorted_levels(levels: Tensor, activation_bits: int) -> Tensor:

@@ -13,6 +13,8 @@ enum { KE_ACTIVATION_LINEAR = 0, KE_ACTIVATION_RELU = 1, KE_ACTIVATION_RELU6 = 2
 
 enum { KE_ORDER_HWI = 0, KE_ORDER_IHW = 1 };
 
+enum { KE_GATE_RELU1 = 0, KE_GATE_BINARY_CONCRETE = 1 };
+
 #define KE_GATED_CONV_2D_VERSION 1
 
 typedef struct {
@@ -167,6 +169,58 @@ static const KeAttributeField ke_multi_bit_conv_2d_int8_fields[] = {
     {"input_zero_point", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, input_zero_point), -128.0, 127.0},
     {"output_scale", KE_FLOAT, offsetof(KeMultiBitConv2DInt8Attributes, output_scale), 1e-30, 1e+30},
     {"output_zero_point", KE_INT32, offsetof(KeMultiBitConv2DInt8Attributes, output_zero_point), -128.0, 127.0},
+};
+
+#define KE_MULTI_BIT_DENSE_INT8_VERSION 1
+
+typedef struct {
+  int32_t group_size;
+  int32_t bases;
+  int32_t activation_bits;
+  int32_t activation;
+  float input_scale;
+  int32_t input_zero_point;
+  float output_scale;
+  int32_t output_zero_point;
+} KeMultiBitDenseInt8Attributes;
+
+static const KeAttributeField ke_multi_bit_dense_int8_fields[] = {
+    {"group_size", KE_INT32, offsetof(KeMultiBitDenseInt8Attributes, group_size), 1.0, 16777216.0},
+    {"bases", KE_INT32, offsetof(KeMultiBitDenseInt8Attributes, bases), 0.0, 8.0},
+    {"activation_bits", KE_INT32, offsetof(KeMultiBitDenseInt8Attributes, activation_bits), 0.0, 3.0},
+    {"activation", KE_INT32, offsetof(KeMultiBitDenseInt8Attributes, activation), 0.0, 2.0},
+    {"input_scale", KE_FLOAT, offsetof(KeMultiBitDenseInt8Attributes, input_scale), 1e-30, 1e+30},
+    {"input_zero_point", KE_INT32, offsetof(KeMultiBitDenseInt8Attributes, input_zero_point), -128.0, 127.0},
+    {"output_scale", KE_FLOAT, offsetof(KeMultiBitDenseInt8Attributes, output_scale), 1e-30, 1e+30},
+    {"output_zero_point", KE_INT32, offsetof(KeMultiBitDenseInt8Attributes, output_zero_point), -128.0, 127.0},
+};
+
+#define KE_GATE_NET_VERSION 1
+
+typedef struct {
+  int32_t gate;
+  float threshold;
+} KeGateNetAttributes;
+
+static const KeAttributeField ke_gate_net_fields[] = {
+    {"gate", KE_INT32, offsetof(KeGateNetAttributes, gate), 0.0, 1.0},
+    {"threshold", KE_FLOAT, offsetof(KeGateNetAttributes, threshold), 0.0, 1.0},
+};
+
+#define KE_GATE_NET_INT8_VERSION 1
+
+typedef struct {
+  int32_t gate;
+  float threshold;
+  float input_scale;
+  int32_t input_zero_point;
+} KeGateNetInt8Attributes;
+
+static const KeAttributeField ke_gate_net_int8_fields[] = {
+    {"gate", KE_INT32, offsetof(KeGateNetInt8Attributes, gate), 0.0, 1.0},
+    {"threshold", KE_FLOAT, offsetof(KeGateNetInt8Attributes, threshold), 0.0, 1.0},
+    {"input_scale", KE_FLOAT, offsetof(KeGateNetInt8Attributes, input_scale), 1e-30, 1e+30},
+    {"input_zero_point", KE_INT32, offsetof(KeGateNetInt8Attributes, input_zero_point), -128.0, 127.0},
 };
 
 #endif  /* KE_ATTRIBUTES_H_ */

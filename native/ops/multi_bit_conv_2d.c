@@ -1,5 +1,5 @@
-/* ke.multi_bit_conv_2d: x [B, H, W, Ci], max_bits, packed weights -> y [B, Ho, Wo, Co]; ke.multi_bit_conv_2d_int8: the same
- * between int8 tensors. */
+/* ke.multi_bit_conv_2d: x [B, H, W, I], max_bits, packed weights -> y [B, H', W', O]; ke.multi_bit_conv_2d_int8: the same
+ * between int8 tensors; ke.multi_bit_dense_int8: x [B, N] -> y [B, O], a convolution of one tap over a row of samples. */
 #include "kernels/multi_bit_conv_2d/multi_bit_conv_2d.h"
 
 #include <stdlib.h>
@@ -77,6 +77,28 @@ static void *init_int8(const KeInit *init) {
   return make_state(init, shape);
 }
 
+static void *init_dense_int8(const KeInit *init) {
+  KeMultiBitDenseInt8Attributes attributes;
+  if (ke_attributes_decode(init, ke_multi_bit_dense_int8_fields,
+                           sizeof(ke_multi_bit_dense_int8_fields) / sizeof(ke_multi_bit_dense_int8_fields[0]),
+                           &attributes) != 0) {
+    return NULL;
+  }
+  const KeMultiBitConv2DShape shape = {
+      .conv = {.kernel_h = 1, .kernel_w = 1, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1,
+               .activation = attributes.activation},
+      .group_size = attributes.group_size,
+      .bases = attributes.bases,
+      .activation_bits = attributes.activation_bits,
+      .is_int8 = 1,
+      .input_scale = attributes.input_scale,
+      .output_scale = attributes.output_scale,
+      .input_zero_point = attributes.input_zero_point,
+      .output_zero_point = attributes.output_zero_point,
+  };
+  return make_state(init, shape);
+}
+
 static int make_plan(State *state, const KePrepare *prepare, int32_t channels) {
   if (state->plan != NULL && state->shape.conv.in_channels == channels) return 0;
   ke_multi_bit_conv_2d_destroy(state->plan);
@@ -104,6 +126,15 @@ static int prepare(void *pointer, const KePrepare *prepare) {
   return prepare->set_output_shape(prepare, 0, 4, dims);
 }
 
+static int prepare_dense(void *pointer, const KePrepare *prepare) {
+  State *state = pointer;
+  const int32_t *x = prepare->inputs[0].dims, dims[2] = {x[0], state->shape.conv.out_channels};
+  if (ke_multi_bit_check_max_bits(prepare) != 0 || make_plan(state, prepare, x[1]) != 0) return -1;
+  if (ke_multi_bit_conv_2d_resize(state->plan, 1, 1, x[0]) != KE_GATED_CONV_2D_OK) return ke_gated_conv_2d_no_memory(prepare);
+  state->macs = (uint64_t)x[1] * (uint64_t)dims[1];
+  return prepare->set_output_shape(prepare, 0, 2, dims);
+}
+
 static int invoke(void *pointer, const KeInvoke *invoke) {
   State *state = pointer;
   const KeTensor *inputs = invoke->inputs;
@@ -118,6 +149,8 @@ static int invoke(void *pointer, const KeInvoke *invoke) {
 
 static const KeArgument float_arguments[] = {{"x", KE_ARGUMENT_INPUT, KE_TYPE_FLOAT32, 4}, KE_MULTI_BIT_ARGUMENTS};
 static const KeArgument int8_arguments[] = {{"x", KE_ARGUMENT_INPUT, KE_TYPE_INT8, 4}, KE_MULTI_BIT_ARGUMENTS};
+
+static const KeArgument dense_int8_arguments[] = {{"x", KE_ARGUMENT_INPUT, KE_TYPE_INT8, 2}, KE_MULTI_BIT_ARGUMENTS};
 
 static const int32_t float_output[] = {KE_TYPE_FLOAT32};
 static const int32_t int8_output[] = {KE_TYPE_INT8};
@@ -144,6 +177,19 @@ const KeOp ke_op_multi_bit_conv_2d_int8 = {
     .output_types = int8_output,
     .init = init_int8,
     .prepare = prepare,
+    .invoke = invoke,
+    .destroy = destroy,
+};
+
+const KeOp ke_op_multi_bit_dense_int8 = {
+    .name = "ke.multi_bit_dense_int8",
+    .version = KE_MULTI_BIT_DENSE_INT8_VERSION,
+    .argument_count = sizeof(dense_int8_arguments) / sizeof(dense_int8_arguments[0]),
+    .arguments = dense_int8_arguments,
+    .output_count = 1,
+    .output_types = int8_output,
+    .init = init_dense_int8,
+    .prepare = prepare_dense,
     .invoke = invoke,
     .destroy = destroy,
 };

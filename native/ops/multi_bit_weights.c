@@ -5,9 +5,10 @@
 
 int ke_multi_bit_read_weights(const KeInit *init, int32_t activation_bits, KeMultiBitTensors *tensors) {
   const KeTensor *weights = init->weights;
-  const int32_t rows = weights[2].dims[0], levels = weights[3].dims[0], outputs = weights[4].dims[0];
+  const size_t rows = weights[2].bytes / sizeof(float);
+  const int32_t levels = weights[3].dims[0], outputs = weights[4].dims[0];
   if (rows < 1 || outputs < 1) {
-    init->report(init, "Invalid value for arguments `scales` and `bias`. Expected at least one number in each. Received: %d and %d.",
+    init->report(init, "Invalid value for arguments `scales` and `bias`. Expected at least one number in each. Received: %zu and %d.",
                  rows, outputs);
     return -1;
   }
@@ -36,7 +37,7 @@ int ke_multi_bit_read_weights(const KeInit *init, int32_t activation_bits, KeMul
                                              .scales = (const float *)(const void *)copies[2],
                                              .widths_bytes = weights[0].bytes,
                                              .bits_bytes = weights[1].bytes,
-                                             .rows = (size_t)rows},
+                                             .rows = rows},
                                  .levels = (const float *)(const void *)copies[3],
                                  .bias = (const float *)(const void *)copies[4],
                                  .outputs = outputs,

@@ -7,10 +7,11 @@
 
 enum { KE_MULTI_BIT_MESSAGE = 256 };
 
-/* max_bits, then the weights widths, bits, scales, levels, bias: all of KeOp.arguments after x. */
+/* max_bits, then the weights widths, bits, scales, levels, bias: all of KeOp.arguments after x. Decompositions may need the
+ * scales as a column, and then hold them as one. */
 #define KE_MULTI_BIT_ARGUMENTS                                                                                \
   {"max_bits", KE_ARGUMENT_INPUT, KE_TYPE_INT32, 1}, {"widths", KE_ARGUMENT_WEIGHT, KE_TYPE_UINT8, 1},        \
-      {"bits", KE_ARGUMENT_WEIGHT, KE_TYPE_UINT8, 1}, {"scales", KE_ARGUMENT_WEIGHT, KE_TYPE_FLOAT32, 1},     \
+      {"bits", KE_ARGUMENT_WEIGHT, KE_TYPE_UINT8, 1}, {"scales", KE_ARGUMENT_WEIGHT, KE_TYPE_FLOAT32, -1},    \
       {"levels", KE_ARGUMENT_WEIGHT, KE_TYPE_FLOAT32, 1}, {"bias", KE_ARGUMENT_WEIGHT, KE_TYPE_FLOAT32, 1}
 
 /* A copy of the weights: plans are made when the inputs are known, and again when these change. */

@@ -8,7 +8,7 @@
 #include "bytes.h"
 #include "internal.h"
 
-enum { LANES = 16 };
+enum { LANES = 16, WEIGHT_BYTES = KE_UNIT_BYTES };
 typedef __m512i vec;
 typedef __m512i vec_unit;
 typedef __m512 vec_float;
@@ -52,6 +52,7 @@ static const KeInt8Moves *moves(void) {
 static const KeInt8Isa isa = {
     .lanes = LANES,
     .inputs = KE_UNIT_BYTES,
+    .weight_bytes = WEIGHT_BYTES,
     .shift = 128,
     .max_vectors = 3,
     .slots = {28, 14, 9},

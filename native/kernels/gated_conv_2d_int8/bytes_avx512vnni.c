@@ -221,6 +221,7 @@ const KeInt8Moves ke_int8_byte_moves = {
     .copy = copy,
     .gather = gather,
     .spread = spread,
+    .quads = &ke_int8_quad_moves,
 };
 
 #if defined(__clang__)

@@ -6,7 +6,7 @@
 
 #include "internal.h"
 
-enum { LANES = 4 };
+enum { LANES = 4, WEIGHT_BYTES = KE_UNIT_BYTES };
 typedef int32x4_t vec;
 typedef int8x16_t vec_unit;
 typedef float32x4_t vec_float;
@@ -46,6 +46,7 @@ static const KeInt8Moves *moves(void) { return &ke_int8_portable_moves; }
 static const KeInt8Isa isa = {
     .lanes = LANES,
     .inputs = KE_UNIT_BYTES,
+    .weight_bytes = WEIGHT_BYTES,
     .max_vectors = 3,
     .slots = {24, 12, 7},
     .max_columns = {14, 12, 7},

@@ -1,12 +1,11 @@
-/* Copying, gathering and spreading in plain C, for instruction sets that cannot permute bytes at will. */
+/* Copying, gathering and spreading in plain C, for instruction sets that multiply bytes and cannot permute them at will. */
 #include <string.h>
 
 #include "internal.h"
 
 static void index_nothing(KeGatedConv2DInt8Plan *plan) { (void)plan; }
 
-static void copy_bytes(const KeGatedConv2DInt8Plan *plan, const int8_t *from, ptrdiff_t stride, int64_t count,
-                       uint8_t *to) {
+static void copy(const KeGatedConv2DInt8Plan *plan, const int8_t *from, ptrdiff_t stride, int64_t count, uint8_t *to) {
   const KeInt8Tiled *t = &plan->tiled;
   const int32_t shift = t->isa->shift, open_count = plan->open.in_count;
   const int32_t *open = plan->open.in;
@@ -16,37 +15,20 @@ static void copy_bytes(const KeGatedConv2DInt8Plan *plan, const int8_t *from, pt
   }
 }
 
-static void copy_words(const KeGatedConv2DInt8Plan *plan, const int8_t *from, ptrdiff_t stride, int64_t count,
-                       uint8_t *to) {
-  const KeInt8Tiled *t = &plan->tiled;
-  const int32_t zero_point = plan->shape.input_zero_point, open_count = plan->open.in_count;
-  const int32_t *open = plan->open.in;
-  for (int64_t p = 0; p < count; p++, from += stride, to += t->column_bytes) {
-    int16_t *words = (int16_t *)(void *)to;
-    for (int32_t k = 0; k < open_count; k++) words[k] = (int16_t)(from[open[k]] - zero_point);
-    if (open_count % 2 != 0) words[open_count] = 0;
-  }
-}
-
-static void copy(const KeGatedConv2DInt8Plan *plan, const int8_t *from, ptrdiff_t stride, int64_t count, uint8_t *to) {
-  (plan->tiled.isa->inputs == KE_UNIT_BYTES ? copy_bytes : copy_words)(plan, from, stride, count, to);
-}
-
 /* One lane of a vector: the weights of output `channel`, each unit `step` bytes after the one before. Returns their sum. */
 static int32_t gather_lane(const KeGatedConv2DInt8Plan *plan, int32_t channel, uint8_t *to, ptrdiff_t step) {
   const KeGatedConv2DShape *shape = &plan->shape.conv;
   const int32_t *open = plan->open.in;
-  const int32_t open_count = plan->open.in_count, inputs = plan->tiled.isa->inputs;
+  const int32_t open_count = plan->open.in_count;
   const ptrdiff_t taps = (ptrdiff_t)shape->kernel_h * shape->kernel_w;
   const int8_t *weights = plan->kernel + channel * taps * shape->in_channels;
   int32_t sum = 0;
   for (ptrdiff_t tap = 0; tap < taps; tap++, weights += shape->in_channels) {
-    for (int32_t k = 0; k < open_count; k += inputs, to += step) {
+    for (int32_t k = 0; k < open_count; k += KE_UNIT_BYTES, to += step) {
       int8_t unit[KE_UNIT_BYTES] = {0};
-      for (int32_t i = 0; i < inputs && k + i < open_count; i++) unit[i] = weights[open[k + i]];
-      for (int32_t i = 0; i < inputs; i++) sum += unit[i];
-      const int16_t words[2] = {unit[0], unit[1]};
-      memcpy(to, inputs == KE_UNIT_BYTES ? (const void *)unit : (const void *)words, KE_UNIT_BYTES);
+      for (int32_t i = 0; i < KE_UNIT_BYTES && k + i < open_count; i++) unit[i] = weights[open[k + i]];
+      for (int32_t i = 0; i < KE_UNIT_BYTES; i++) sum += unit[i];
+      memcpy(to, unit, KE_UNIT_BYTES);
     }
   }
   return sum;

@@ -3,6 +3,8 @@
  * vec_broadcast(const uint8_t *), VEC_MULTIPLY_ADD(sum, x, weights), and vec_store_bytes(y, sum, low, cap, scale,
  * zero_point), which requantises a vector.
  *
+ * Where several vectors are requantised together, KE_STORE_TILE does that from the sums a0, b0, a1, ...
+ *
  * Sums are named variables, not an array: compilers keep such arrays in memory. `rows`, `columns` and `vectors` are
  * constants of each kernel, so everything that does not apply folds away. The opaque pointer keeps the address arithmetic
  * at one addition per three pixels (base, base + column, base + 2 * column) instead of an offset in a register for each. */
@@ -39,6 +41,10 @@
     if (vectors > 2) vec_store_bytes(at + 2 * LANES, c##i, low, cap2, scale2, zero_point);                   \
   }
 
+#ifndef KE_STORE_TILE
+#define KE_STORE_TILE KE_EACH_SLOT(KE_STORE)
+#endif
+
 static inline __attribute__((always_inline)) void run_tile(const KeInt8Tile *tile, const int vectors, const int rows,
                                                            const int columns) {
   const int second = vectors > 1 ? LANES : 0, third = vectors > 2 ? 2 * LANES : 0;
@@ -57,7 +63,7 @@ static inline __attribute__((always_inline)) void run_tile(const KeInt8Tile *til
       const uint8_t *at = row;
       KE_EACH_SLOT(KE_STEP)
       x0 += KE_UNIT_BYTES;
-      weights += LANES * KE_UNIT_BYTES;
+      weights += LANES * WEIGHT_BYTES;
     }
   }
   /* Everything is read before the first store, which the compiler must suppose to change it. */
@@ -67,7 +73,7 @@ static inline __attribute__((always_inline)) void run_tile(const KeInt8Tile *til
                   scale2 = vec_load_float(tile->scale + third);
   int8_t *const y = tile->y;
   const ptrdiff_t y_row = tile->y_row, y_column = tile->y_column;
-  KE_EACH_SLOT(KE_STORE)
+  KE_STORE_TILE
 }
 
 /* KE_TILES_<n>(M, vectors, rows): M(vectors, rows, 1) ... M(vectors, rows, n). */

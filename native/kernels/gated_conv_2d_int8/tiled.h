@@ -2,17 +2,21 @@
  *
  * An output vector is `lanes` output channels of one pixel, a unit is 4 bytes that hold as many inputs as one instruction
  * multiplies and adds in a lane. For each call the open inputs of x are copied side by side into units, with the real zero
- * around the picture, and the weights of the open inputs and outputs are gathered into [vector][tap][unit][lane]; weights
- * of inputs that fill the last unit are 0. A tile keeps a few pixels times one to three vectors in registers. Its sums
- * begin at the bias, less what the zero point of the copied x adds. Results are written side by side and then spread over
- * y, or, when every output is open, straight into y. As long as the same channels stay open the gathered weights stay. */
+ * around the picture, and the weights of the open inputs and outputs are gathered into [vector][tap][unit][lane], one byte
+ * each; weights of inputs that fill the last unit are 0. A tile keeps a few pixels times one to three vectors in registers.
+ * Its sums begin at the bias, less what the zero point of the copied x adds. Results are written side by side and then
+ * spread over y, or, when every output is open, straight into y. As long as the same channels stay open the gathered
+ * weights stay. */
 #ifndef KE_GATED_CONV_2D_INT8_TILED_H_
 #define KE_GATED_CONV_2D_INT8_TILED_H_
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum { KE_INT8_MAX_VECTORS = 3, KE_INT8_MAX_ROWS = 4, KE_INT8_MAX_COLUMNS = 14, KE_INT8_BLOCK = 64, KE_UNIT_BYTES = 4 };
+#include "quads.h"
+
+enum { KE_INT8_MAX_VECTORS = 3, KE_INT8_MAX_ROWS = 4, KE_INT8_MAX_COLUMNS = 14 };
+enum { KE_INT8_BLOCK = 64, KE_INT8_PIECE = 16, KE_UNIT_BYTES = 4 };
 
 /* Units that follow each other in the copy of x and in the weights. */
 typedef struct KeInt8Run {
@@ -38,9 +42,19 @@ typedef void (*KeInt8TileKernel)(const KeInt8Tile *tile);
 
 struct KeGatedConv2DInt8Plan;
 
+/* 16 channels, for instruction sets that permute so many bytes: where the bytes of an open piece come from or go to, and what
+ * stands around that; how many channels are open before and in it. */
+typedef struct KeInt8Piece {
+  uint8_t before[KE_INT8_PIECE], index[KE_INT8_PIECE], after[KE_INT8_PIECE];
+  int32_t start, count;
+} KeInt8Piece;
+
 /* 64 channels: which are open, and how many are open before them. */
 typedef struct KeInt8Block {
-  uint8_t index[KE_INT8_BLOCK]; /* belongs to the instruction set */
+  union { /* belongs to the instruction set */
+    uint8_t index[KE_INT8_BLOCK];
+    KeInt8Piece pieces[KE_INT8_BLOCK / KE_INT8_PIECE];
+  };
   uint64_t mask;
   int64_t start;
 } KeInt8Block;
@@ -58,11 +72,13 @@ typedef struct KeInt8Moves {
   void (*gather)(struct KeGatedConv2DInt8Plan *plan, int32_t first_vector);
   /* Rows of results side by side, `pitch` bytes apart, to pixels of y; may read 64 bytes more. */
   void (*spread)(const struct KeGatedConv2DInt8Plan *plan, const int8_t *compact, ptrdiff_t pitch, int8_t *y, int64_t pixels);
+  const KeInt8QuadMoves *quads; /* of the path for few channels, NULL where there is none */
 } KeInt8Moves;
 
 /* What one instruction set brings. */
 typedef struct KeInt8Isa {
   int32_t lanes, inputs; /* inputs in one unit: 4 bytes, or 2 of 16 bits */
+  int32_t weight_bytes;  /* of one unit and one output */
   int32_t shift;         /* copied x is x + shift; 16 bits: x - input_zero_point */
   int32_t max_vectors;
   int32_t slots[KE_INT8_MAX_VECTORS]; /* pixels of one tile, by the number of vectors */
@@ -99,6 +115,8 @@ typedef struct KeInt8Tiled {
   int32_t units, vector_count;
   int64_t column_bytes, pitch; /* of the copy: one pixel, one row */
   ptrdiff_t vector_bytes, run_count;
+
+  KeInt8Quads quads;
 } KeInt8Tiled;
 
 struct KeInt8Call;
@@ -111,10 +129,13 @@ int ke_int8_tiled_measure(struct KeGatedConv2DInt8Plan *plan, size_t *total, uns
  * are there, -1 where the multipliers need the scalar path. */
 int ke_int8_tiled_schedule(struct KeGatedConv2DInt8Plan *plan, const float *g_out);
 
+/* Whether a sample with so many open channels is worth a second thread. */
+int ke_int8_worth_threads(const struct KeGatedConv2DInt8Plan *plan, int32_t open_in, int32_t open_out);
+
 /* What x is at the real zero, as the copies hold it, and the byte that fills it in. */
 int32_t ke_int8_zero(const struct KeGatedConv2DInt8Plan *plan);
 
-/* Moves in plain C, for units of 4 bytes and of 2 times 16 bits. */
+/* Moves in plain C, for units of 4 bytes. */
 extern const KeInt8Moves ke_int8_portable_moves;
 
 #endif

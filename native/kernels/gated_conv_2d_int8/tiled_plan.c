@@ -83,7 +83,7 @@ int ke_int8_tiled_measure(KeGatedConv2DInt8Plan *plan, size_t *total, unsigned c
   const size_t padded_out = (size_t)groups_of(KE_INT8_BLOCK, shape->out_channels) * KE_INT8_BLOCK;
   const size_t taps = (size_t)shape->kernel_h * (size_t)shape->kernel_w;
   size_t gathered = taps;
-  if (!ke_multiply(&gathered, units * KE_UNIT_BYTES) || !ke_multiply(&gathered, padded_out) || gathered > PTRDIFF_MAX) {
+  if (!ke_multiply(&gathered, units * (size_t)t->isa->weight_bytes) || !ke_multiply(&gathered, padded_out) || gathered > PTRDIFF_MAX) {
     return KE_GATED_CONV_2D_BAD_SIZE;
   }
   const int64_t pixel_bytes = (int64_t)units * KE_UNIT_BYTES;
@@ -121,7 +121,7 @@ int ke_int8_tiled_measure(KeGatedConv2DInt8Plan *plan, size_t *total, unsigned c
   for (int i = 0; i < PIECES; i++) {
     if (!ke_reserve(total, bytes[i], &at[i])) return KE_GATED_CONV_2D_BAD_SIZE;
   }
-  if (base == NULL) return KE_GATED_CONV_2D_OK;
+  if (base == NULL) return ke_int8_quads_measure(plan, total, base);
   t->in = (KeInt8Block *)(void *)(base + at[IN]);
   t->out = (KeInt8Block *)(void *)(base + at[OUT]);
   t->seen = (uint64_t *)(void *)(base + at[SEEN]);
@@ -133,7 +133,7 @@ int ke_int8_tiled_measure(KeGatedConv2DInt8Plan *plan, size_t *total, unsigned c
   t->copies = base + at[COPIES];
   t->compacts = (int8_t *)(void *)(base + at[COMPACTS]);
   memset(t->compacts, 0, compacts); /* a spread reads beyond the last result */
-  return KE_GATED_CONV_2D_OK;
+  return ke_int8_quads_measure(plan, total, base);
 }
 
 /* Masks of blocks of 64 channels from the list of open ones; returns whether they differ from those seen last. */
@@ -177,7 +177,7 @@ static void choose(KeGatedConv2DInt8Plan *plan) {
   t->vector_count = groups_of(lanes, open_out);
   t->column_bytes = (int64_t)t->units * KE_UNIT_BYTES;
   t->pitch = (t->left + t->middle + t->right) * t->column_bytes;
-  t->vector_bytes = (ptrdiff_t)shape->kernel_h * shape->kernel_w * t->column_bytes * lanes;
+  t->vector_bytes = (ptrdiff_t)shape->kernel_h * shape->kernel_w * t->units * t->isa->weight_bytes * lanes;
   t->direct = open_out == shape->out_channels && open_out % lanes == 0;
   list_runs(plan);
   const int32_t padded = groups_of(KE_INT8_BLOCK, open_out) * KE_INT8_BLOCK;
@@ -186,7 +186,11 @@ static void choose(KeGatedConv2DInt8Plan *plan) {
     t->cap[k] = 0;
     t->scale[k] = 0;
   }
-  t->moves->index(plan);
+  if (t->quads.used) {
+    ke_int8_quads_choose(plan);
+  } else {
+    t->moves->index(plan);
+  }
 }
 
 int ke_int8_tiled_schedule(KeGatedConv2DInt8Plan *plan, const float *g_out) {

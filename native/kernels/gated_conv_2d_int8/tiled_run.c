@@ -4,7 +4,7 @@
 #include "internal.h"
 
 /* A band of fewer multiplications than this, or a gathering of fewer weights, is not worth waking another thread. */
-enum { BAND_MACS = 4 * 1000 * 1000, SHARED_GATHER = 64 * 1024 };
+enum { BAND_MACS = 1500 * 1000, SHARED_GATHER = 64 * 1024 };
 
 typedef struct Job {
   KeGatedConv2DInt8Plan *plan;
@@ -194,15 +194,23 @@ static void gather_task(void *argument, int index) {
   moves->gather(job->plan, index * moves->group);
 }
 
+/* How many threads would have enough to do. */
+static int64_t worth(const KeGatedConv2DInt8Plan *plan, int32_t open_in, int32_t open_out) {
+  const KeGatedConv2DShape *shape = &plan->shape.conv;
+  return (int64_t)open_in * open_out * plan->output_height * plan->output_width * shape->kernel_h * shape->kernel_w /
+         BAND_MACS;
+}
+
+int ke_int8_worth_threads(const KeGatedConv2DInt8Plan *plan, int32_t open_in, int32_t open_out) {
+  return worth(plan, open_in, open_out) > 1;
+}
+
 static int32_t count_bands(const KeGatedConv2DInt8Plan *plan, const KeInt8Call *call) {
   if (call->parallel == NULL) return 1;
   const KeInt8Tiled *t = &plan->tiled;
-  const KeGatedConv2DShape *shape = &plan->shape.conv;
-  const int64_t macs = (int64_t)plan->open.in_count * plan->open.out_count * plan->output_height * plan->output_width *
-                       shape->kernel_h * shape->kernel_w;
   int64_t bands = smaller(call->parallel->threads, t->bands);
-  const int64_t worth = macs / BAND_MACS, pieces = t->flat ? t->columns : t->rows;
-  if (bands > worth) bands = worth;
+  const int64_t most = worth(plan, plan->open.in_count, plan->open.out_count), pieces = t->flat ? t->columns : t->rows;
+  if (bands > most) bands = most;
   if (bands > pieces) bands = pieces;
   return bands < 1 ? 1 : (int32_t)bands;
 }
@@ -212,6 +220,11 @@ void ke_int8_tiled_run(KeGatedConv2DInt8Plan *plan, const KeInt8Call *call) {
   const int gather = ke_int8_tiled_schedule(plan, call->g_out);
   if (gather < 0) {
     ke_int8_scalar_run(plan, call);
+    return;
+  }
+  if (t->quads.used) {
+    if (gather) t->moves->quads->gather(plan);
+    t->moves->quads->run(plan, call);
     return;
   }
   Job job = {plan, call, count_bands(plan, call)};

@@ -90,6 +90,8 @@ typedef struct KeMultiBitLevels {
   int32_t integer_step[KE_MOST_LEVELS]; /* for int8 inputs: -128 to 128 */
 } KeMultiBitLevels;
 
+typedef struct KeMultiBitUnfolded KeMultiBitUnfolded;
+
 struct KeMultiBitConv2DPlan {
   KeMultiBitConv2DShape shape;
   KePackedWeights packed;
@@ -100,6 +102,8 @@ struct KeMultiBitConv2DPlan {
   int32_t inner;  /* words of a plane, or chunks */
   size_t cell;    /* bytes */
   float *bias;    /* [outputs] */
+
+  KeMultiBitUnfolded *unfolded; /* computes it where there is one; `path` is that of its plan, for what follows nothing is made */
 
   /* popcount and table */
   KeMultiBitBlock *block; /* [blocks] */
@@ -166,6 +170,28 @@ int ke_multi_bit_pack(KeMultiBitConv2DPlan *plan);
 
 /* base.c: `base` and `multiplier` for max_bits and a sample's scale and zero point. */
 void ke_multi_bit_make_base(KeMultiBitConv2DPlan *plan, int32_t max_bits, float input_scale, int32_t zero_point);
+
+/* Inputs of one sample: scale * (value - zero_point). */
+typedef struct KeMultiBitIntegers {
+  const int8_t *values;
+  float scale;
+  int32_t zero_point;
+} KeMultiBitIntegers;
+
+/* run.c: one sample of a plan with tables of inputs as they are. */
+void ke_multi_bit_run_integers(KeMultiBitConv2DPlan *plan, int32_t max_bits, const KeMultiBitIntegers *x, uint8_t *y,
+                               const KeParallel *parallel);
+
+/* unfold.c: whether a convolution is computed by one over its patches; NULL when out of memory. */
+int ke_multi_bit_unfolds(const KeMultiBitConv2DShape *shape);
+KeMultiBitUnfolded *ke_multi_bit_unfold(const KeMultiBitConv2DShape *shape, const KePackedWeights *packed,
+                                        const KePackedStreams *streams, const float *levels, const float *bias,
+                                        char *error, size_t error_bytes);
+const KeMultiBitPath *ke_multi_bit_unfolded_path(const KeMultiBitUnfolded *unfolded);
+int ke_multi_bit_unfolded_resize(KeMultiBitUnfolded *unfolded, const KeMultiBitConv2DPlan *plan);
+int ke_multi_bit_unfolded_run(KeMultiBitUnfolded *unfolded, const KeMultiBitConv2DPlan *plan, int32_t max_bits,
+                              const KeMultiBitIntegers *x, uint8_t *y, const KeParallel *parallel);
+void ke_multi_bit_unfolded_destroy(KeMultiBitUnfolded *unfolded);
 
 /* exact.c */
 void ke_multi_bit_exact_run(KeMultiBitConv2DPlan *plan, int32_t max_bits, const void *x, void *y,

@@ -9,7 +9,8 @@
  * table     inputs as they are, int8 or made int8 with the range of their sample: sums of four of them are kept in 8 bits,
  *           rounded to a quarter. Levels become integers of at most 31 in the nearest proportions, whose sums are exact.
  *           Scales have 8 bits, relative to the largest of their output.
- * exact     in float32: for groups that end within 16 channels of a tap, and on processors without the others.
+ * exact     in float32: for groups that end within 16 channels of a tap, and on processors without the others. Kernelwise groups
+ *           become whole chunks where that is faster (unfold.c).
  *
  * Within the first two all paths give the same bytes. int8 outputs are rounded from the float result, halves to even.
  * Padding counts as the real number 0. x and y are NHWC; no pointer needs to be aligned to more than its elements. */

@@ -39,7 +39,8 @@ int ke_multi_bit_chunked(const KeMultiBitConv2DShape *shape) {
 KeMultiBitFamily ke_multi_bit_family(const KeMultiBitConv2DShape *shape) {
   if (!ke_multi_bit_chunked(shape)) return KE_MULTI_BIT_EXACT;
   const int has_tables = ke_multi_bit_path(KE_MULTI_BIT_TABLE, shape->conv.isa)->isa != KE_ISA_SCALAR;
-  if (shape->activation_bits > 1 && has_tables) return KE_MULTI_BIT_TABLE; /* one look-up for all planes */
+  const int counts = shape->activation_bits == 2 && shape->conv.isa >= KE_ISA_AVX512BITALG && ke_cpu_is_amd();
+  if (shape->activation_bits > 1 && has_tables && !counts) return KE_MULTI_BIT_TABLE; /* one look-up for all planes */
   if (shape->activation_bits > 0) return KE_MULTI_BIT_POPCOUNT;
   return has_tables ? KE_MULTI_BIT_TABLE : KE_MULTI_BIT_EXACT;
 }

@@ -146,7 +146,11 @@ KeMultiBitConv2DPlan *ke_multi_bit_conv_2d_create(const KeMultiBitConv2DShape *s
   plan->bias = malloc(outputs * sizeof(float));
   if (plan->bias != NULL) memcpy(plan->bias, bias, outputs * sizeof(float));
   int status = plan->bias == NULL ? -1 : 0;
-  if (status == 0 && plan->path->family == KE_MULTI_BIT_EXACT) {
+  if (status == 0 && ke_multi_bit_unfolds(shape)) {
+    plan->unfolded = ke_multi_bit_unfold(shape, &plan->packed, streams, levels, bias, error, error_bytes);
+    status = plan->unfolded == NULL ? -1 : 0;
+    if (status == 0) plan->path = ke_multi_bit_unfolded_path(plan->unfolded);
+  } else if (status == 0 && plan->path->family == KE_MULTI_BIT_EXACT) {
     size_t weights = (size_t)length;
     if (!ke_multiply(&weights, ke_padded_outputs(plan)) || weights > PTRDIFF_MAX / sizeof(float) - (size_t)length) {
       status = -1;
@@ -302,7 +306,9 @@ int ke_multi_bit_conv_2d_resize(KeMultiBitConv2DPlan *plan, int32_t batch, int32
   plan->height = height;
   plan->width = width;
   if (plan->output_height > 0 && plan->output_width > 0) {
-    if (plan->path->family != KE_MULTI_BIT_EXACT) {
+    if (plan->unfolded != NULL) {
+      status = ke_multi_bit_unfolded_resize(plan->unfolded, plan);
+    } else if (plan->path->family != KE_MULTI_BIT_EXACT) {
       status = find_classes(plan);
       if (status == KE_GATED_CONV_2D_OK) status = make_image(plan);
       if (status == KE_GATED_CONV_2D_OK) status = aim_pixels(plan);
@@ -320,6 +326,7 @@ int ke_multi_bit_conv_2d_resize(KeMultiBitConv2DPlan *plan, int32_t batch, int32
 void ke_multi_bit_conv_2d_destroy(KeMultiBitConv2DPlan *plan) {
   if (plan == NULL) return;
   drop_sizes(plan);
+  ke_multi_bit_unfolded_destroy(plan->unfolded);
   ke_packed_close(&plan->packed);
   free(plan->bias);
   free(plan->block);

@@ -201,6 +201,26 @@ static void run_alone(void *pool, int tasks, void (*task)(void *argument, int in
   for (int i = 0; i < tasks; i++) task(argument, i);
 }
 
+/* One sample whose rows `x` has as `take_row` wants them. */
+static void run_sample(KeMultiBitConv2DPlan *plan, int32_t max_bits, const KeMultiBitIntegers *as, const void *x,
+                       size_t element, uint8_t *y, const KeParallel *parallel) {
+  const size_t row_bytes = (size_t)plan->width * (size_t)plan->shape.conv.in_channels * element;
+  ke_multi_bit_make_base(plan, max_bits, as->scale, as->zero_point);
+  Sample sample = {.plan = plan, .x = x, .row_bytes = row_bytes, .y = y, .bases = plan->base_bits};
+  split(&sample, parallel->threads);
+  if (sample.bands > 0) {
+    parallel->run(parallel->pool, sample.bands, run_band, &sample);
+  } else {
+    parallel->run(parallel->pool, (plan->height - 1) / sample.rows_per_task + 1, take_rows, &sample);
+    parallel->run(parallel->pool, plan->blocks * sample.parts, run_tiles, &sample);
+  }
+}
+
+void ke_multi_bit_run_integers(KeMultiBitConv2DPlan *plan, int32_t max_bits, const KeMultiBitIntegers *x, uint8_t *y,
+                               const KeParallel *parallel) {
+  run_sample(plan, max_bits, x, x->values, 1, y, parallel);
+}
+
 int ke_multi_bit_conv_2d_run(KeMultiBitConv2DPlan *plan, int32_t max_bits, const void *x, void *y,
                              const KeParallel *given) {
   const KeParallel alone = {NULL, 1, run_alone}, *parallel = given == NULL ? &alone : given;
@@ -211,7 +231,7 @@ int ke_multi_bit_conv_2d_run(KeMultiBitConv2DPlan *plan, int32_t max_bits, const
   const size_t element = shape->is_int8 ? 1 : sizeof(float), channels = (size_t)shape->conv.in_channels;
   const size_t x_bytes = (size_t)plan->height * (size_t)plan->width * channels * element;
   const size_t y_bytes = (size_t)pixels * (size_t)shape->conv.out_channels * element;
-  const int rounds = plan->path->family == KE_MULTI_BIT_TABLE && plan->planes == 0 && !shape->is_int8;
+  const int takes_integers = plan->path->family == KE_MULTI_BIT_TABLE && plan->planes == 0;
   for (int32_t b = 0; b < plan->batch; b++) {
     const uint8_t *from = (const uint8_t *)x + (size_t)b * x_bytes;
     uint8_t *to = (uint8_t *)y + (size_t)b * y_bytes;
@@ -219,22 +239,17 @@ int ke_multi_bit_conv_2d_run(KeMultiBitConv2DPlan *plan, int32_t max_bits, const
       ke_multi_bit_exact_run(plan, max_bits, from, to, parallel);
       continue;
     }
-    float scale = shape->input_scale;
-    int32_t zero_point = shape->input_zero_point;
-    Sample sample = {.plan = plan, .x = from, .row_bytes = (size_t)plan->width * channels * element, .y = to};
-    if (rounds) {
-      round_sample(plan, (const float *)(const void *)from, &scale, &zero_point, parallel);
-      sample.x = plan->integers;
-      sample.row_bytes = (size_t)plan->width * channels;
+    KeMultiBitIntegers integers = {(const int8_t *)from, shape->input_scale, shape->input_zero_point};
+    if (takes_integers && !shape->is_int8) {
+      round_sample(plan, (const float *)(const void *)from, &integers.scale, &integers.zero_point, parallel);
+      integers.values = plan->integers;
     }
-    ke_multi_bit_make_base(plan, max_bits, scale, zero_point);
-    sample.bases = plan->base_bits;
-    split(&sample, parallel->threads);
-    if (sample.bands > 0) {
-      parallel->run(parallel->pool, sample.bands, run_band, &sample);
+    if (plan->unfolded != NULL) {
+      ke_multi_bit_unfolded_run(plan->unfolded, plan, max_bits, &integers, to, parallel);
+    } else if (takes_integers) {
+      ke_multi_bit_run_integers(plan, max_bits, &integers, to, parallel);
     } else {
-      parallel->run(parallel->pool, (plan->height - 1) / sample.rows_per_task + 1, take_rows, &sample);
-      parallel->run(parallel->pool, plan->blocks * sample.parts, run_tiles, &sample);
+      run_sample(plan, max_bits, &integers, from, element, to, parallel);
     }
   }
   return KE_GATED_CONV_2D_OK;
