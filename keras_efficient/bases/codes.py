@@ -13,8 +13,12 @@ RELATIVE_RIDGE = 1e-6
 def signs(codes: Tensor, bases: int) -> Tensor:
     """The signs of the first `bases` bases of codes `[R, n]`: `[R, bases, n]` float32 of -1 and 1."""
     bits = ops.cast(codes, "int32")
-    planes = [ops.bitwise_and(ops.right_shift(bits, i), 1) for i in range(bases)]
-    return 1.0 - 2.0 * ops.cast(ops.stack(planes, axis=1), "float32")
+    return ops.stack([_plane(bits, i, "float32") for i in range(bases)], axis=1)
+
+
+def _plane(bits: Tensor, i: int, dtype: str) -> Tensor:
+    """The signs of basis i of codes `[R, n]` int32."""
+    return 1.0 - 2.0 * ops.cast(ops.bitwise_and(ops.right_shift(bits, i), 1), dtype)
 
 
 def reconstructed(codes: Tensor, scales: Tensor) -> Tensor:
@@ -25,8 +29,7 @@ def reconstructed(codes: Tensor, scales: Tensor) -> Tensor:
     bits = ops.cast(codes, "int32")
     total = ops.zeros(ops.shape(codes), scales.dtype)
     for i in range(scales.shape[1]):
-        sign = 1.0 - 2.0 * ops.cast(ops.bitwise_and(ops.right_shift(bits, i), 1), scales.dtype)
-        total = total + sign * scales[:, i : i + 1]
+        total = total + _plane(bits, i, scales.dtype) * scales[:, i : i + 1]
     return total
 
 
@@ -40,8 +43,8 @@ def assigned(targets: Tensor, scales: Tensor) -> Tensor:
     if bases == 0:
         return ops.zeros(ops.shape(targets), "uint8")
     every_code = np.arange(2**bases)
-    table = 1.0 - 2.0 * (every_code[None, :] >> np.arange(bases)[:, None] & 1)
-    values = ops.matmul(scales, ops.convert_to_tensor(table.astype("float32")))
+    table = (1.0 - 2.0 * (every_code[None, :] >> np.arange(bases)[:, None] & 1)).astype("float32")
+    values = sum(scales[:, i : i + 1] * table[i : i + 1] for i in range(bases))
     order = ops.argsort(values, axis=1)
     values = ops.take_along_axis(values, order, axis=1)
     midpoints = 0.5 * (values[:, 1:] + values[:, :-1])
@@ -66,13 +69,17 @@ def fitted(codes: Tensor, live: Tensor, targets: Tensor, weighting: Tensor) -> T
     """
     bases = int(live.shape[1])
     weighting = weighting / ops.mean(weighting, axis=1, keepdims=True)
-    basis = signs(codes, bases) * ops.expand_dims(live, -1)
-    weighted = basis * ops.expand_dims(weighting, 1)
-    gram = ops.matmul(weighted, ops.transpose(basis, (0, 2, 1)))
-    moment = ops.matmul(weighted, ops.expand_dims(targets, -1))
+    bits = ops.cast(codes, "int32")
+    basis = [_plane(bits, i, "float32") * live[:, i : i + 1] for i in range(bases)]
+    weighted = [part * weighting for part in basis]
     diagonal = RELATIVE_RIDGE * targets.shape[1] * live + (1.0 - live) * targets.shape[1]
-    gram = gram + ops.expand_dims(diagonal, 1) * ops.eye(bases)
-    return solved(gram, moment) * live
+    gram: dict[tuple[int, int], Tensor] = {}
+    for i in range(bases):  # sums over n, all in one pass: products of matrices this narrow are slower
+        for j in range(i, bases):
+            gram[i, j] = gram[j, i] = ops.sum(weighted[i] * basis[j], axis=1) + (diagonal[:, i] if i == j else 0.0)
+    moment = [ops.sum(part * targets, axis=1) for part in weighted]
+    matrix = ops.stack([ops.stack([gram[i, j] for j in range(bases)], axis=1) for i in range(bases)], axis=1)
+    return solved(matrix, ops.expand_dims(ops.stack(moment, axis=1), -1)) * live
 
 
 def solved(matrix: Tensor, right: Tensor) -> Tensor:

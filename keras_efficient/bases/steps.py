@@ -48,8 +48,11 @@ def step(state: GroupState, gradient: Tensor, mode: str, learning_rate: Tensor, 
         gradient: Of the loss at the quantised weights.
         mode: One of `MODES`.
         learning_rate: Scalar.
-        steps: Scalar float, how many gradients the moments have seen, this one included.
+        steps: Scalar float, how many gradients the moments that move something have seen, this one included: those of
+            the weights in the modes `basis` and `latent`, those of the scales in the others.
     """
+    if not int(state.scales.shape[1]):
+        return state  # no basis at all
     moments = updated(state.weight_moments, gradient)
     state = state._replace(weight_moments=moments)
     live = ops.cast(ops.not_equal(state.scales, 0), "float32")

@@ -47,7 +47,9 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
     >>> schedule = AdaptiveBitwidth(target_bits=0.4)
     >>> model.fit(x, y, epochs=schedule.epochs(model), callbacks=[schedule])
 
-    Training that was interrupted goes on with the model as saved: the schedule starts from the bits that it has.
+    Training that was interrupted goes on with the model as saved: the schedule starts from the bits that it has in the
+    first epoch that runs, `initial_epoch` or 0. A model saved in the middle of `fit` has the learning rate of that
+    moment in its optimizer: compile it again, or give `learning_rate`.
 
     Args:
         target_bits: Bases per weight to reach, the average over the weights of all multi-bit layers.
@@ -56,7 +58,9 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
         basis_epochs, coordinate_epochs: Per round.
         latent_epochs, final_epochs: After the last round.
         decay, latent_decay, final_decay: Of the learning rate, per epoch: in rounds, in latent epochs, and after them.
-        prune_every: Batches between two removals in an epoch that prunes.
+        prune_every: Batches between two removals in an epoch that prunes; with `steps_per_execution` the next multiple
+            of that. Where the number of batches is not known (generators) it is counted in the epoch before.
+        learning_rate: Where every round starts; default the optimizer's when training begins.
         verbose: 1 for a line per phase, 0 for none.
 
     Raises:
@@ -79,6 +83,7 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
         latent_decay: float = 0.9,
         final_decay: float = 0.8,
         prune_every: int = 10,
+        learning_rate: float | None = None,
         verbose: int = 1,
     ) -> None:
         super().__init__()
@@ -112,12 +117,18 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
             raise ValueError(
                 f"Invalid value for argument `prune_every`. Expected a positive integer. Received: {prune_every!r}"
             )
+        if learning_rate is not None and not learning_rate > 0:
+            raise ValueError(
+                "Invalid value for argument `learning_rate`. Expected a positive number or None. "
+                f"Received: {learning_rate!r}"
+            )
         self.target_bits = float(target_bits)
         self.keep = keep
         self.basis_epochs, self.coordinate_epochs = basis_epochs, coordinate_epochs
         self.latent_epochs, self.final_epochs = latent_epochs, final_epochs
         self.decay, self.latent_decay, self.final_decay = decay, latent_decay, final_decay
         self.prune_every = prune_every
+        self.learning_rate = learning_rate
         self.verbose = verbose
 
     def epochs(self, model: keras.Model) -> int:
@@ -154,13 +165,7 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
         return phases + [Phase("coordinate", 0, last * self.final_decay**k) for k in range(self.final_epochs)]
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        self._plan = self.plan(self.model)
-        planned = self.params.get("epochs")
-        if planned is not None and planned < len(self._plan):
-            raise ValueError(
-                f"Invalid number of epochs. Expected at least {len(self._plan)} to reach {self.target_bits} bits "
-                f"(`AdaptiveBitwidth.epochs`). Received: {planned}"
-            )
+        self.plan(self.model)  # says what is wrong with the model before anything is done
         if isinstance(
             getattr(self.model.optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
         ):
@@ -168,11 +173,25 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
                 "Invalid optimizer. Expected one with a constant learning rate, which `AdaptiveBitwidth` decays. "
                 "Received: one with a schedule"
             )
-        self._rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self._rate = self.learning_rate or float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self._epoch = -1
+        self._steps = 0  # of the epoch before
+
+    def _begin(self, epoch: int) -> None:
+        """Plans from the weights with which the first epoch begins; callbacks may have brought them back just now."""
+        self._plan = self.plan(self.model)
+        last = self.params.get("epochs")
+        if last is not None and last - epoch < len(self._plan):
+            raise ValueError(
+                f"Invalid number of epochs. Expected at least {len(self._plan)} to reach {self.target_bits} bits "
+                f"(`AdaptiveBitwidth.epochs`). Received: {last - epoch}"
+            )
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        if self._epoch < 0:
+            self._begin(epoch)
         self._epoch += 1
+        self._batches = self._removals = 0
         phase = self._plan[self._epoch]
         model = self.model
         model.synchronize()
@@ -187,15 +206,19 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
             where = f"round {phase.round}" if phase.round else "after the last round"
             print(f"\n{where}: {name}, {self._bits:.3f} bits")
 
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        # Not at the end of a batch, where a callback makes Keras wait for the results of every one.
         bits = self._plan[self._epoch].bits
-        steps = self.params.get("steps")
-        if bits is None or not steps or (batch + 1) % self.prune_every:
+        self._batches = batch  # where their number is not known, there is one more call behind the last
+        steps = self.params.get("steps") or self._steps
+        if bits is None or not steps or batch >= steps or batch // self.prune_every <= self._removals:
             return
-        self._prune_to(self._bits_before * (bits / self._bits_before) ** min(1.0, (batch + 1) / steps))
+        self._removals = batch // self.prune_every
+        self._prune_to(self._bits_before * (bits / self._bits_before) ** min(1.0, batch / steps))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         phase = self._plan[self._epoch]
+        self._steps = self._batches
         if phase.bits is not None:
             self._prune_to(phase.bits)
         if logs is not None:
@@ -209,7 +232,7 @@ class AdaptiveBitwidth(keras.callbacks.Callback):
         self.model.optimizer.learning_rate.assign(self._rate)
 
     def _prune_to(self, bits: float) -> None:
-        weights = sum(layer.num_weights for layer in self.model.adaptive_layers)
+        weights = self.model.num_weights
         excess = (self._bits - bits) * weights
         if excess > 1e-6 * weights:
             self.model.prune(excess)

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_efficient import cost
 from keras_efficient.callbacks.synchronize import synchronize
+from keras_efficient.cost.observe import paths
 from keras_efficient.layers.dynamic import dynamic_layers, outermost
 
 Logs = dict[str, Any] | None
@@ -17,7 +18,7 @@ class ComputeBudget(keras.callbacks.Callback):
     """Steers the gates of a network so that it executes a target share of its dense multiply-adds.
 
         share = (static MACs + executed MACs of the dynamic layers, a running mean) / dense MACs
-        e = share - goal,   goal: falls linearly from 1 to `target` over the warm-up
+        e = share - goal,   goal: goes linearly from the first batch's share to `target` over the warm-up
         loss += coefficient * share,   coefficient = 2 strength (e + integral sum(e) + damping (change of share))
 
     The first term is the gradient of `strength * e^2`; the others make it a controller: the sum, taken after the
@@ -27,19 +28,20 @@ class ComputeBudget(keras.callbacks.Callback):
     After each batch the callback reads what the layers have executed, sets their `budget_coefficient`, and adds
     `macs_share` to the logs. The progress bar and `History` show it; put this callback before others that shall
     (`TensorBoard`, `CSVLogger`), since callbacks run in order, and behind one that restores weights when training ends
-    (`EarlyStopping`). Then the coefficients return to 0.
+    (`EarlyStopping`). Then the coefficients return to 0. Layers that the model calls several times are charged for all
+    their calls. A further `fit`, or one that goes on from a saved state, starts from the share that it finds.
 
     Args:
         target: Share of the dense MACs of the whole model, in (0, 1].
         strength: Weight of the squared error beside the task's loss.
         integral: Gain of the summed error per batch; 0 for none.
         damping: Gain of the change of the share per batch; 0 for none.
-        warmup_epochs: How long the goal takes from 1 to the target, in epochs; default 0.4 of all epochs.
+        warmup_epochs: How long the goal takes to the target, in epochs; default 0.4 of those that `fit` runs.
         update_every: Batches between two updates.
 
     Raises:
-        ValueError: If an argument is out of range; when training begins, if the model has no gated layers, or its
-            layers without gates alone cost more than the target.
+        ValueError: If an argument is out of range; when training begins, if the model has no gated layers, or what is
+            never gated, gate nets included, alone costs more than the target.
 
     Reference: the squared form is that of Li et al., "Dynamic Dual Gating Neural Networks", ICCV 2021.
     """
@@ -81,21 +83,29 @@ class ComputeBudget(keras.callbacks.Callback):
                 "`ComputeBudget` expected a model with gated layers, such as `GatedConv2D` or `LayerGate`. Received: "
                 f"`{self.model.name}` without any"
             )
-        self._outermost = outermost(self._layers)
-        self._dense = cost.profile(self.model).macs
-        self._static = self._dense - sum(layer.dense_macs for layer in self._outermost)
-        if self._static > self.target * self._dense:
+        report, names = cost.profile(self.model), paths(self.model)
+        calls = {row.name: row.calls for row in report.layers}
+        self._calls = {layer: calls[names[layer]] for layer in outermost(self._layers)}
+        self._dense = report.macs
+        self._static = self._dense - sum(count * layer.dense_macs for layer, count in self._calls.items())
+        least = self._static + sum(count * layer.least_macs for layer, count in self._calls.items())
+        if least > self.target * self._dense:
             raise ValueError(
-                "Invalid value for argument `target`. Expected more than the share of the layers without gates, "
-                f"{self._static / self._dense:.3f} of `{self.model.name}`. Received: {self.target}"
+                "Invalid value for argument `target`. Expected more than the share of what is never gated, "
+                f"{least / self._dense:.3f} of `{self.model.name}`. Received: {self.target}"
             )
+        self._first_epoch: int | None = None
         self._epoch = self._epoch_start = 0
         self._batches = self._since_update = 0
+        self._start: float | None = None
         self._share = 1.0
         self._sum = 0.0
+        self._set(0.0)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        self._epoch = epoch
+        if self._first_epoch is None:
+            self._first_epoch = epoch
+        self._epoch = epoch - self._first_epoch
         self._epoch_start = self._batches
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -118,7 +128,9 @@ class ComputeBudget(keras.callbacks.Callback):
         self._set(0.0)
 
     def _executed_share(self) -> float:
-        executed = sum(float(ops.convert_to_numpy(layer.executed_macs.value)) for layer in self._outermost)
+        executed = sum(
+            count * float(ops.convert_to_numpy(layer.executed_macs.value)) for layer, count in self._calls.items()
+        )
         return (self._static + executed) / self._dense
 
     def _coefficient(self, share: float, batches: int) -> float:
@@ -126,17 +138,21 @@ class ComputeBudget(keras.callbacks.Callback):
 
         The summed error is bounded, so that it cannot wind up while gates are slow.
         """
+        if self._start is None:
+            self._start = self._share = share
         change = (share - self._share) / batches
         self._share = share
         warm = self._warmth()
-        error = share - (1.0 + warm * (self.target - 1.0))
+        error = share - (self._start + warm * (self.target - self._start))
         if warm >= 1.0:
             self._sum = min(max(self._sum + self.integral * error * batches, -1.0), 1.0)
         return 2.0 * self.strength * (error + self._sum + self.damping * change)
 
     def _warmth(self) -> float:
         """How much of the warm-up is over, in [0, 1]."""
-        epochs = self.warmup_epochs if self.warmup_epochs is not None else 0.4 * (self.params.get("epochs") or 0)
+        epochs = self.warmup_epochs
+        if epochs is None:
+            epochs = 0.4 * ((self.params.get("epochs") or 0) - (self._first_epoch or 0))
         if not epochs:
             return 1.0
         steps = self.params.get("steps")

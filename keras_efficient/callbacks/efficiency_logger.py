@@ -30,11 +30,11 @@ class EfficiencyLogger(keras.callbacks.Callback):
     Put it before callbacks that shall see these numbers, since callbacks run in order.
 
     Args:
-        data: Inputs `[N, ...]`, or a tuple of inputs and integer labels `[N]`, or None.
+        data: Inputs `[N, ...]`, or a tuple of inputs and integer labels `[N]` or `[N, 1]`, or None.
         every: Epochs between two looks; the numbers stand in the logs of those epochs only.
 
     Raises:
-        ValueError: If `every` is not a positive integer.
+        ValueError: If `every` is not a positive integer, or labels are no class numbers.
     """
 
     def __init__(self, data: Any = None, every: int = 1) -> None:
@@ -44,7 +44,7 @@ class EfficiencyLogger(keras.callbacks.Callback):
         self.x: Any = data
         self.y: Any = None
         if isinstance(data, tuple) and len(data) == 2:
-            self.x, self.y = data
+            self.x, self.y = data[0], _labels(data[1])
         self.every = every
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
@@ -68,16 +68,29 @@ class EfficiencyLogger(keras.callbacks.Callback):
     def _exits(self) -> dict[str, float]:
         model, found = self.model, {}
         if self.y is not None:
-            labels = np.asarray(self.y)
             for name, logits in model.predict_all(self.x, verbose=0).items():
-                found[f"{name}_data_accuracy"] = float(np.mean(logits.argmax(axis=-1) == labels))
+                found[f"{name}_data_accuracy"] = float(np.mean(logits.argmax(axis=-1) == self.y))
         if model.policy is not None:
             logits, taken = model.predict_exits(self.x, verbose=0)
             shares = np.bincount(taken, minlength=model.num_exits) / len(taken)
             found.update({f"{name}_share": float(s) for name, s in zip(model.exit_names, shares, strict=True)})
             if self.y is not None:
-                found["policy_accuracy"] = float(np.mean(logits.argmax(axis=-1) == labels))
+                found["policy_accuracy"] = float(np.mean(logits.argmax(axis=-1) == self.y))
         return found
+
+
+def _labels(labels: Any) -> np.ndarray | None:
+    """Class numbers `[N]`."""
+    if labels is None:
+        return None
+    found = np.asarray(labels)
+    if found.ndim == 2 and found.shape[1] == 1:
+        found = found[:, 0]
+    if found.ndim != 1:
+        raise ValueError(
+            f"Invalid value for argument `data`. Expected class numbers [N] as labels. Received: shape {found.shape}"
+        )
+    return found
 
 
 def average_bits(model: keras.Model) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_efficient.callbacks.share_rate import meet_share_rate
 from keras_efficient.callbacks.synchronize import synchronize
 from keras_efficient.layers.filter_sharing import FilterSharing
 from keras_efficient.models.decision_training import DecisionTraining
@@ -18,7 +19,7 @@ class FilterSharingSchedule(keras.callbacks.Callback):
 
     | phase | epochs | what happens |
     |---|---|---|
-    | warm-up | first `warmup` of all | every task uses the same filters |
+    | warm-up | first `warmup` of all | every task uses the same filters, and the same normalisation |
     | search | next `search` | filters of all sources start as copies; decisions are sampled and learned |
     | fine-tuning | the rest | decisions are fixed at the likeliest; weights go on |
 
@@ -28,7 +29,10 @@ class FilterSharingSchedule(keras.callbacks.Callback):
 
     where `share_rate` is 1 when all tasks use the same filters and 0 when each has its own, by parameters, and the goal
     falls from 1 to `target` over the first half of the search. The rate is that of the decisions as they stand, so what
-    it says is what will be stored. `share_rate` appears in the logs of every epoch.
+    it says is what will be stored. Where the search ends beside the target, the decisions of all layers that are
+    nearest to undecided turn until it is met. Filters of finished tasks count too, so the rate of a network with an
+    added task (`MultiTask.with_task`) can only come to lie between that of nothing new and that of all new.
+    `share_rate` appears in the logs of every epoch. A training that is resumed (`initial_epoch`) goes on where it was.
 
     Args:
         target: Share rate to arrive at, in [0, 1]; None for a price alone.
@@ -79,7 +83,7 @@ class FilterSharingSchedule(keras.callbacks.Callback):
                 raise ValueError(
                     f"Invalid value for argument `{name}`. Expected a number of at least 0. Received: {value!r}"
                 )
-        if len(temperature) != 2 or not all(value > 0 for value in temperature):
+        if not isinstance(temperature, (tuple, list)) or len(temperature) != 2 or not all(t > 0 for t in temperature):
             raise ValueError(
                 f"Invalid value for argument `temperature`. Expected two numbers above 0. Received: {temperature!r}"
             )
@@ -107,20 +111,22 @@ class FilterSharingSchedule(keras.callbacks.Callback):
                 f"`FilterSharingSchedule` expected enough epochs for warm-up and search. Received: {epochs} epochs"
             )
         self._layers: list[FilterSharing] = self.model.sharing_layers
-        self._unlocked = 0
+        self._begun = False
+        self._settled = False
         self._decisions: DecisionTraining | None = None
         synchronize(self.model)
-        self.model.set_phase("shared")
         self._price(0.0, 0.0, 0.0)
         for layer in self._layers:
             layer.learning.assign(1.0 if self.decision_data is None else 0.0)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         synchronize(self.model)
+        if not self._begun:
+            self._begin(epoch)
         if self._first <= epoch < self._last:
-            self._search((epoch - self._first) / (self._last - self._first))
+            self._search(epoch - self._first, self._last - self._first)
         elif epoch == self._last:
-            self._harden()
+            self._settle()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         synchronize(self.model)
@@ -129,16 +135,27 @@ class FilterSharingSchedule(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Logs = None) -> None:
         synchronize(self.model)
-        self._harden()
+        self._settle()
+        for layer in self._layers:
+            layer.learning.assign(1.0)
 
-    def _search(self, done: float) -> None:
-        """One epoch of the search, `done` of which in [0, 1) is over."""
+    def _begin(self, epoch: int) -> None:
+        """The first epoch of this call of `fit`: all tasks alike, or as an interrupted training left them."""
+        self._begun = True
+        if epoch <= self._first:
+            self.model.set_phase("shared")
+        self._unlocked = sum(layer.phase != "shared" for layer in self._layers)
+        self._settled = epoch > self._last
+
+    def _search(self, epoch: int, epochs: int) -> None:
+        """One of so many epochs of the search."""
         first, last = self.temperature
-        count = len(self._layers)
-        unlocked = min(count, 1 + int(2 * done * count)) if self.unlock else count
+        count, done = len(self._layers), (epoch + 1) / epochs
+        unlocked = min(count, 1 + int(2 * epoch / epochs * count)) if self.unlock else count
         for layer in reversed(self._layers[count - unlocked : count - self._unlocked]):
             layer.copy_first_source()
             layer.phase = "search"
+        self.model.normalize_together(False)
         self._unlocked = unlocked
         for layer in self._layers:
             layer.temperature.assign(first * (last / first) ** done)
@@ -149,9 +166,16 @@ class FilterSharingSchedule(keras.callbacks.Callback):
                 self._decisions = DecisionTraining(self.model, self.decision_learning_rate)
             self._decisions.run(self.decision_data)
 
-    def _harden(self) -> None:
-        self.model.set_phase("hard")
+    def _settle(self) -> None:
+        """Hardens the decisions, the first time after they have met the target."""
+        if self._settled:
+            return
+        if self.target is not None and self.model.share_rate() != self.target:
+            meet_share_rate(self._layers, self.target)
+        for layer in self._layers:
+            layer.set_sources(layer.sources())  # far from undecided, where the optimizer's momentum cannot turn them
         self._price(0.0, 0.0, 0.0)
+        self._settled = True
 
     def _price(self, target: float, strength: float, price: float) -> None:
         self.model.share_target.assign(target)

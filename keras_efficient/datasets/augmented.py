@@ -24,11 +24,12 @@ def augment(images: Array, rng: np.random.Generator, shift: int = 4, flip: bool 
     """
     count, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
-    rows = rng.integers(0, 2 * shift + 1, (count, 1)) + np.arange(height)
-    columns = rng.integers(0, 2 * shift + 1, (count, 1)) + np.arange(width)
+    down, right = (rng.integers(0, 2 * shift + 1, (count, 1))[:, 0] for _ in range(2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    moved = np.moveaxis(windows, 3, -1)[np.arange(count), down, right]  # rows of pixels in one piece: fast to copy
     if flip:
-        columns = np.where(rng.integers(0, 2, (count, 1)) == 1, columns[:, ::-1], columns)
-    moved = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        mirrored = rng.integers(0, 2, (count, 1))[:, 0] == 1
+        moved[mirrored] = moved[mirrored, :, ::-1]
     if noise:
         moved = moved + rng.normal(0.0, noise, moved.shape)
     return np.asarray(moved, "float32")

@@ -165,6 +165,7 @@ class TaskBatches(keras.utils.PyDataset):
         batch_size: Images per batch, those of all tasks together.
         shift: Each image moves by up to that many pixels each way.
         noise: Standard deviation of the Gaussian noise added.
+        rotation: Each image is turned by up to that many degrees, and stretched and sheared by up to as many percent.
         seed: Of order and augmentation.
     """
 
@@ -176,9 +177,14 @@ class TaskBatches(keras.utils.PyDataset):
         *,
         shift: int = 0,
         noise: float = 0.0,
+        rotation: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not 0 <= rotation < 90:
+            raise ValueError(
+                f"Invalid value for argument `rotation`. Expected degrees from 0 to below 90. Received: {rotation!r}"
+            )
         if isinstance(x, dict) and set(x) != set(y):
             raise ValueError(
                 f"Invalid value for argument `y`. Expected labels of {sorted(x)}, the tasks of `x`. "
@@ -196,6 +202,7 @@ class TaskBatches(keras.utils.PyDataset):
         self._size = max(1, batch_size // len(self._x))
         self._steps = max(1, sum(map(len, self._x.values())) // (self._size * len(self._x)))
         self._options: dict[str, Any] = {"shift": shift, "flip": False, "noise": noise}
+        self._rotation = float(rotation)
         self._rng = np.random.default_rng(seed)
         self.on_epoch_end()
 
@@ -220,4 +227,44 @@ class TaskBatches(keras.utils.PyDataset):
         return np.stack(list(images.values()), axis=1), {task: labels[chosen[task]] for task, labels in self._y.items()}
 
     def _augmented(self, images: Array) -> Array:
+        if self._rotation:
+            images = tilted(images, self._rng, self._rotation)
         return augment(images, self._rng, **self._options) if any(self._options.values()) else images
+
+
+def tilted(images: Array, rng: np.random.Generator, rotation: float) -> Array:
+    """Images turned, stretched and sheared at random about their centres; zeros come in at the border.
+
+    Args:
+        images: `[N, height, width, channels]`.
+        rng: Where the random numbers come from.
+        rotation: Largest angle in degrees. Sizes change by up to as many percent, and rows shift by up to as many
+            percent of their distance from the centre.
+
+    Returns:
+        Float32, of the same shape, linearly interpolated.
+    """
+    count, height, width, channels = images.shape
+    angle = np.deg2rad(rng.uniform(-rotation, rotation, (count, 1)))
+    size = np.exp(rng.uniform(-rotation, rotation, (count, 1)) / 100)
+    shear = rng.uniform(-rotation, rotation, (count, 1)) / 100
+    y = np.repeat(np.arange(height) - (height - 1) / 2, width)
+    x = np.tile(np.arange(width) - (width - 1) / 2, height)
+    sheared = x + shear * y
+    rows = (np.cos(angle) * y - np.sin(angle) * sheared) / size + (height - 1) / 2 + 1
+    columns = (np.sin(angle) * y + np.cos(angle) * sheared) / size + (width - 1) / 2 + 1
+    rows, columns = np.clip(rows, 0, height + 1), np.clip(columns, 0, width + 1)  # of an image with a border of 1
+    above, left = np.minimum(rows.astype("int64"), height), np.minimum(columns.astype("int64"), width)
+    down, right = rows - above, columns - left
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(count, -1, channels)
+    corner = above * (width + 2) + left
+    mixed = sum(
+        np.take_along_axis(padded, (corner + step)[..., None], axis=1) * weight[..., None]
+        for step, weight in (
+            (0, (1 - down) * (1 - right)),
+            (1, (1 - down) * right),
+            (width + 2, down * (1 - right)),
+            (width + 3, down * right),
+        )
+    )
+    return np.asarray(mixed, "float32").reshape(images.shape)

@@ -1,13 +1,16 @@
 """What all layers with gates share: a gate net, the multiply-adds they execute, and their part in a compute budget."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_efficient.cost.observe import sublayers
-from keras_efficient.layers.gates import budget_open, concrete_gate, hard_gate, relu1, soft_gate
-from keras_efficient.ops import context
+from keras_efficient.layers.gates import budget_open, concrete_gate, relu1, soft_gate
+from keras_efficient.layers.keeps_frozen import KeepsFrozen
+from keras_efficient.ops import context, gate_net
+from keras_efficient.ops.gate_net import decide, pool
 from keras_efficient.ops.macs import dense_macs
 
 Tensor = Any
@@ -26,7 +29,7 @@ def outermost(layers: "list[DynamicLayer]") -> "list[DynamicLayer]":
     return [layer for layer in layers if id(layer) not in inside]
 
 
-class DynamicLayer(keras.layers.Layer):
+class DynamicLayer(KeepsFrozen):
     """Base of layers that decide per input what they compute.
 
     A subclass calls `build_gate` and `build_budget` in its `build`, `gate_values` and `spend` in its `call`. In
@@ -44,6 +47,9 @@ class DynamicLayer(keras.layers.Layer):
         gate_bias_initializer: For `b` `[gates]`; default 0.9, or 2 for `"binary_concrete"`: open, but not saturated.
         gate_regularizer: A loss in training on how open the gates are, `[B, gates]` in [0, 1] with the decision at 1/2
             (see `openness`), such as `layers.BatchShaping`; default none.
+        frozen: Parts that do not train, whatever `trainable` says: `"gate"` for the gate net, whose decisions are then
+            those of inference in training too and pass no gradient; of a convolution also `"weights"` and `"norm"`. See
+            `freeze`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
@@ -54,6 +60,7 @@ class DynamicLayer(keras.layers.Layer):
     """
 
     running_mean_momentum = 0.8
+    parts: tuple[str, ...] = ("gate",)
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class DynamicLayer(keras.layers.Layer):
         gate_kernel_initializer: Any = None,
         gate_bias_initializer: Any = None,
         gate_regularizer: Any = None,
+        frozen: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -78,6 +86,7 @@ class DynamicLayer(keras.layers.Layer):
             raise ValueError(
                 f"Invalid value for argument `gate_leak`. Expected a number in [0, 1]. Received: {gate_leak!r}"
             )
+        self.frozen = self._checked_parts("frozen", frozen)
         self.gate = gate
         self.gate_threshold = float(gate_threshold)
         self.gate_leak = float(gate_leak)
@@ -119,6 +128,32 @@ class DynamicLayer(keras.layers.Layer):
         scalar = {"shape": (), "dtype": "float32", "initializer": "zeros", "trainable": False, "autocast": False}
         self.budget_coefficient = self.add_weight(name="budget_coefficient", aggregation="only_first_replica", **scalar)
         self.executed_macs = self.add_weight(name="executed_macs", aggregation="mean", **scalar)
+        self.keep_frozen()
+
+    def freeze(self, *parts: str) -> None:
+        """Parts of the layer train no more, here and in what is loaded from a file of it; compile the model anew.
+
+        Raises:
+            ValueError: If the layer has no such part.
+        """
+        self.frozen = tuple(dict.fromkeys((*self.frozen, *self._checked_parts("parts", parts))))
+        self.keep_frozen()
+
+    def _checked_parts(self, argument: str, parts: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(parts, str) or not set(parts) <= set(self.parts):
+            raise ValueError(
+                f"Invalid value for argument `{argument}`. Expected some of {self.parts}. Received: {parts!r}"
+            )
+        return tuple(parts)
+
+    def variables_of(self, part: str) -> list[Any]:
+        """The variables of one of `parts`. For subclasses that have more to extend."""
+        return [self.gate_kernel, self.gate_bias] if part == "gate" and self.gate_kernel is not None else []
+
+    def keep_frozen(self) -> None:
+        for part in getattr(self, "frozen", ()):
+            for variable in self.variables_of(part):
+                variable.trainable = False
 
     def macs_when_open(self) -> float:
         """MACs per input with every gate open, the gate net of this layer left out. For subclasses to define."""
@@ -139,6 +174,11 @@ class DynamicLayer(keras.layers.Layer):
             )
         return self.macs_when_open() + self._gate_macs
 
+    @property
+    def least_macs(self) -> float:
+        """MACs per input with every gate shut: what the gate net takes; all of them where there is no gate."""
+        return self.dense_macs if self.gate is None else self._gate_macs
+
     def layers_in_budget(self) -> list[keras.layers.Layer]:
         """The layers inside whose MACs `dense_macs` and `executed_macs` hold; by default all."""
         return sublayers(self)
@@ -155,26 +195,33 @@ class DynamicLayer(keras.layers.Layer):
             The gates `[B, gates]`, decision and scale in one, and 1 where they are open, else 0, in float32; in
             training with gradients, of the task and of a budget.
         """
+        if not training and len(x.shape) == 4 and not context.is_inlining():
+            kind, threshold = str(self.gate), self.gate_threshold
+            gate = gate_net(x, *self._gate_weights(x.dtype), gate=kind, threshold=threshold)
+            return gate, ops.cast(gate > 0, "float32")
         values = ops.matmul(self.pool_for_gate(x), self.gate_kernel) + self.gate_bias
         context.record(f"{self.name}/gate", self._gate_macs, ops.ones((1,)) * self._gate_macs)
         if training and self.gate_regularizer is not None:
             self.add_loss(self.gate_regularizer(openness(values, self.gate)))
+        if not training:
+            gate = decide(values, str(self.gate), self.gate_threshold)
+            return gate, ops.cast(gate > 0, "float32")
+        if "gate" in self.frozen:  # what gates read learns nothing from them either: it would learn to open them
+            gate = ops.stop_gradient(decide(values, str(self.gate), self.gate_threshold))
+            return gate, ops.cast(gate > 0, "float32")
         if self.gate == "binary_concrete":
-            if training:
-                noise = _logistic(ops.shape(values), self._gate_noise)
-                opened = concrete_gate(values, noise, self.gate_temperature)
-            else:
-                opened = ops.cast(values > 0, "float32")
+            noise = _logistic(ops.shape(values), self._gate_noise)
+            opened = concrete_gate(values, noise, self.gate_temperature)
             return ops.cast(opened, values.dtype), opened
-        if training:
-            opened = budget_open(values, self.gate_threshold, self.budget_coefficient)
-            return soft_gate(values, self.gate_threshold, self.gate_leak), opened
-        gate = hard_gate(values, self.gate_threshold)
-        return gate, ops.cast(gate > 0, "float32")
+        opened = budget_open(values, self.gate_threshold, self.budget_coefficient)
+        return soft_gate(values, self.gate_threshold, self.gate_leak), opened
 
     def pool_for_gate(self, x: Tensor) -> Tensor:
         """What the gate net reads of `x` `[B, ..., channels]`: the mean of each channel, `[B, channels]`."""
-        return ops.mean(x, axis=tuple(range(1, len(x.shape) - 1))) if len(x.shape) > 2 else x
+        return pool(x)
+
+    def _gate_weights(self, dtype: Any) -> tuple[Tensor, Tensor]:
+        return ops.cast(self.gate_kernel, dtype), ops.cast(self.gate_bias, dtype)
 
     def spend(self, macs: Tensor) -> None:
         """In training: note and charge for the MACs `[B]` that each input needed, gate net not included.
@@ -201,6 +248,7 @@ class DynamicLayer(keras.layers.Layer):
             "gate_kernel_initializer": keras.initializers.serialize(self.gate_kernel_initializer),
             "gate_bias_initializer": keras.initializers.serialize(self.gate_bias_initializer),
             "gate_regularizer": keras.regularizers.serialize(self.gate_regularizer),
+            "frozen": list(self.frozen),
         }
 
 

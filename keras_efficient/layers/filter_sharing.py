@@ -140,8 +140,8 @@ class FilterSharing(keras.layers.Layer):
             name=f"{name}s",
             shape=(self.num_sources - self.frozen_sources, *shape),
             initializer=equal,
-            regularizer=options[f"{name}_regularizer"],
-            constraint=options[f"{name}_constraint"],
+            regularizer=_EachRegularizer.of(options[f"{name}_regularizer"]),
+            constraint=_EachConstraint.of(options[f"{name}_constraint"]),
         )
         if not self.frozen_sources:
             return sources, None
@@ -283,8 +283,12 @@ class FilterSharing(keras.layers.Layer):
 
     def share_nothing(self) -> None:
         """Every task has filters of its own everywhere: independent networks."""
+        self.set_sources(self.own_sources())
+
+    def own_sources(self) -> NDArray[np.int64]:
+        """`[tasks, slots]`, the source in each slot that is the task's own."""
         own = np.arange(self.num_tasks)[:, None] + (self.num_sources - self.num_tasks)
-        self.set_sources(np.repeat(own, self.slots, axis=1))
+        return np.repeat(own, self.slots, axis=1)
 
     def copy_first_source(self) -> None:
         """Gives every source that may still change the filters of the first one, from which to grow apart."""
@@ -328,6 +332,43 @@ class FilterSharing(keras.layers.Layer):
             "frozen_tasks": self.frozen_tasks,
             "seed": self.seed,
         }
+
+
+class _EachRegularizer(keras.regularizers.Regularizer):
+    """A regularizer of one filter bank for each of several, `[sources, ...]`: their sum."""
+
+    def __init__(self, regularizer: Any) -> None:
+        self.regularizer = regularizer
+
+    @classmethod
+    def of(cls, regularizer: Any) -> Any:
+        """None stays None."""
+        return None if regularizer is None else cls(regularizer)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return sum(self.regularizer(x[source]) for source in range(x.shape[0]))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"regularizer": self.regularizer}
+
+
+class _EachConstraint(keras.constraints.Constraint):
+    """A constraint of one filter bank on each of several, `[sources, ...]`."""
+
+    def __init__(self, constraint: Any) -> None:
+        self.constraint = constraint
+
+    @classmethod
+    def of(cls, constraint: Any) -> Any:
+        """None stays None."""
+        return None if constraint is None else cls(constraint)
+
+    def __call__(self, w: Tensor) -> Tensor:
+        w = ops.convert_to_tensor(w)
+        return ops.stack([self.constraint(w[source]) for source in range(w.shape[0])])
+
+    def get_config(self) -> dict[str, Any]:
+        return {"constraint": self.constraint}
 
 
 def _joined(frozen: Any, learned: Any) -> Tensor:

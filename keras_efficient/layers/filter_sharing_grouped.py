@@ -21,9 +21,11 @@ def grouped_conv(
     Returns:
         `[B, H', W', groups F]`.
     """
-    if keras.backend.backend() == "tensorflow" and x.shape[-1] != kernel.shape[2] and ops.is_tensor(x):
-        # `keras.ops.conv` hands grouped convolutions to XLA, whose training step on a CPU takes thirty times as long.
-        import tensorflow as tf
-
-        return tf.nn.conv2d(x, kernel, strides, padding.upper(), dilations=dilation_rate)
+    groups = x.shape[-1] // kernel.shape[2]
+    if groups > 1 and keras.backend.backend() == "tensorflow" and ops.is_tensor(x):
+        # TensorFlow has no gradients of grouped convolutions on processors for which it does not use oneDNN, and
+        # `keras.ops.conv` hands them to XLA, whose training step on a CPU takes thirty times as long.
+        pairs = zip(ops.split(x, groups, axis=-1), ops.split(kernel, groups, axis=-1), strict=True)
+        found = [ops.conv(*pair, strides, padding, "channels_last", dilation_rate) for pair in pairs]
+        return ops.concatenate(found, axis=-1)
     return ops.conv(x, kernel, strides, padding, "channels_last", dilation_rate)

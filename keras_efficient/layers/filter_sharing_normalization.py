@@ -22,6 +22,10 @@ class TaskBatchNormalization(keras.layers.Layer):
     tasks are alike, one normalisation for all (`shared=True`) knows its statistics from more samples; run at once, the
     tasks are then normalised by the statistics of all of them together.
 
+    While the tasks still share everything, the normalisations can act as one, too: with `together = True` all tasks,
+    run at once, are normalised by the statistics of all and by one scale and offset; `together = False` lets each go on
+    from there on its own, and changes nothing where nothing was trained meanwhile.
+
     >>> layer = TaskBatchNormalization(num_tasks=2)
     >>> y = layer(x, task=1, training=True)                    # statistics of task 1 alone move
 
@@ -66,6 +70,7 @@ class TaskBatchNormalization(keras.layers.Layer):
         self.epsilon = epsilon
         self.center = center
         self.scale = scale
+        self._when_joined: list[NDArray[Any]] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -92,6 +97,24 @@ class TaskBatchNormalization(keras.layers.Layer):
         moving = (self.num_rows, self.channels)
         self.moving_mean = self.add_weight(name="moving_mean", shape=moving, initializer="zeros", **fixed)
         self.moving_variance = self.add_weight(name="moving_variance", shape=moving, initializer="ones", **fixed)
+        self._joined = self.add_weight(name="joined", shape=(), initializer="zeros", **fixed)
+
+    @property
+    def together(self) -> bool:
+        """Whether the normalisations of all tasks act as one. Finished tasks keep theirs: False where there are any."""
+        return bool(ops.convert_to_numpy(self._joined.value))
+
+    @together.setter
+    def together(self, together: bool) -> None:
+        if self.shared or self.frozen_tasks or together == self.together:
+            return
+        self._joined.assign(float(together))
+        weights = [weight for weight in (self.gamma, self.beta) if weight is not None]
+        first = [ops.convert_to_numpy(weight.value[:1]) for weight in weights]
+        known, self._when_joined = self._when_joined, first if together else None
+        if not together and (known is None or not all(map(np.array_equal, known, first))):
+            for weight in weights:
+                weight.assign(ops.repeat(weight.value[:1], self.num_tasks, axis=0))
 
     def call(self, inputs: Tensor, task: int | None = 0, training: bool | None = None) -> Tensor:
         if task is not None:
@@ -101,12 +124,14 @@ class TaskBatchNormalization(keras.layers.Layer):
         rows = slice(None) if number is None else slice(number, number + 1)
         x = ops.cast(inputs, "float32")
         if task is None and self.shared:  # [B, ..., T, C]
-            x = ops.reshape(x, (-1, *inputs.shape[1:-1], self.num_tasks, self.channels))
+            x = ops.reshape(x, (*ops.shape(inputs)[:-1], self.num_tasks, self.channels))
         mean, variance = self.moving_mean.value[rows], self.moving_variance.value[rows]
         learns = np.arange(self.num_rows) >= self.frozen_rows
         if training and self.trainable and learns[rows].any():
             axes = list(range(len(x.shape) - 1))
             batch = [ops.reshape(value, (-1, self.channels)) for value in ops.moments(x, axes)]
+            if not one:
+                batch = self._unless_together(batch)
             moves = learns & ((np.arange(self.num_rows) == number) | (not one))
             for moving, found in zip((self.moving_mean, self.moving_variance), batch, strict=True):
                 self._follow(moving, ops.stop_gradient(found), moves)
@@ -117,11 +142,29 @@ class TaskBatchNormalization(keras.layers.Layer):
             ops.reshape(mean, (-1,)),
             ops.reshape(variance, (-1,)),
             axis=-1,
-            offset=_rows(self.frozen_beta, self.beta, rows),
-            scale=_rows(self.frozen_gamma, self.gamma, rows),
+            offset=self._used(self.frozen_beta, self.beta, rows),
+            scale=self._used(self.frozen_gamma, self.gamma, rows),
             epsilon=self.epsilon,
         )
-        return ops.cast(ops.reshape(y, (-1, *inputs.shape[1:])), self.compute_dtype)
+        if task is None and self.shared:
+            y = ops.reshape(y, ops.shape(inputs))
+        return ops.cast(y, self.compute_dtype)
+
+    def _unless_together(self, batch: list[Tensor]) -> list[Tensor]:
+        """Means and variances of each task, `[tasks, channels]`, or those over all tasks' inputs."""
+        mean, variance = batch
+        middle = ops.mean(mean, axis=0, keepdims=True)
+        spread = ops.mean(variance + ops.square(mean - middle), axis=0, keepdims=True)
+        joined = self._joined.value > 0
+        return [ops.where(joined, middle, mean), ops.where(joined, spread, variance)]
+
+    def _used(self, frozen: Any, learned: Any, rows: slice) -> Tensor:
+        """Scales or offsets by which the inputs of some tasks, side by side, are normalised."""
+        found = _rows(frozen, learned, rows)
+        if found is None or self.shared or self.frozen_tasks:
+            return found
+        first = _rows(None, learned, slice(0, 1))
+        return ops.where(self._joined.value > 0, ops.tile(first, found.shape[0] // self.channels), found)
 
     def _follow(self, moving: Any, found: Tensor, moves: NDArray[Any]) -> None:
         """Moves the statistics of some tasks a step towards those of the batch."""
@@ -130,9 +173,8 @@ class TaskBatchNormalization(keras.layers.Layer):
 
     def get_rows(self) -> list[NDArray[Any]]:
         """Scales, offsets (where there are any), moving means and variances, `[tasks, channels]` each."""
-        found = [
-            ops.convert_to_numpy(ops.reshape(_rows(f, w, slice(None)), (-1, self.channels))) for f, w in self._pairs()
-        ]
+        used = [self._used(frozen, learned, slice(None)) for frozen, learned in self._pairs()]
+        found = [ops.convert_to_numpy(ops.reshape(weight, (-1, self.channels))) for weight in used]
         return [*found, *(ops.convert_to_numpy(moving.value) for moving in (self.moving_mean, self.moving_variance))]
 
     def set_rows(self, values: Sequence[NDArray[Any]]) -> None:
@@ -147,6 +189,10 @@ class TaskBatchNormalization(keras.layers.Layer):
     def _pairs(self) -> list[tuple[Any, Any]]:
         pairs = ((self.frozen_gamma, self.gamma), (self.frozen_beta, self.beta))
         return [(frozen, learned) for frozen, learned in pairs if learned is not None]
+
+    def stored_parameters(self) -> int:
+        """Scales, offsets and statistics of all tasks."""
+        return sum(rows.size for rows in self.get_rows())
 
     def compute_output_shape(self, inputs_shape: Shape) -> tuple[int | None, ...]:
         return tuple(inputs_shape)

@@ -31,7 +31,8 @@ class GatedConv2D(DynamicLayer):
 
     Training computes everything, multiplies by the gates, and lets gradients through. Inference runs the op
     `ke.gated_conv_2d` with batch normalisation folded into its kernel; inside `ops.skipping()` (and on a device with
-    the delegate) the closed channels are not computed. All three give the same numbers, batch statistics aside.
+    the delegate) the closed channels are not computed. All three give the same numbers, batch statistics aside. With
+    neither `gate` nor `input_gate` it is a plain convolution, in a file too.
 
     Args:
         filters: Number of output channels.
@@ -63,6 +64,7 @@ class GatedConv2D(DynamicLayer):
     Reference: Xia et al., "Fully Dynamic Inference with Deep Neural Networks", IEEE TETC 2022.
     """
 
+    parts = ("gate", "weights", "norm")
     calls_op = True  # whatever layers it holds, its tensors are those of one op
 
     def __init__(
@@ -144,6 +146,7 @@ class GatedConv2D(DynamicLayer):
                 f"Invalid shape for argument `input_gate`. Expected [batch, {channels}], one gate per input channel. "
                 f"Received: {tuple(input_gate_shape)}"
             )
+        self._reads_gate = input_gate_shape is not None
         self.kernel = self.add_weight(
             name="kernel",
             shape=self.kernel_shape(channels),
@@ -169,9 +172,28 @@ class GatedConv2D(DynamicLayer):
         self._macs_per_pair = float(conv_macs((height or 0, width or 0), self.kernel_size, 1, 1))
         self.build_budget(countable=height is not None and width is not None)
 
+    def variables_of(self, part: str) -> list[Any]:
+        if part == "weights":
+            return [variable for variable in (self.kernel, self.bias) if variable is not None]
+        return super().variables_of(part)
+
+    def keep_frozen(self) -> None:
+        super().keep_frozen()
+        if "norm" in getattr(self, "frozen", ()) and self.norm is not None:
+            self.norm.trainable = False  # it then uses its statistics in training, too
+
     def kernel_shape(self, channels: int) -> tuple[int, ...]:
         """Of the kernel that reads so many channels."""
         return (*self.kernel_size, channels, self.filters)
+
+    @property
+    def takes_scale(self) -> bool:
+        """Whether it multiplies its output by `context.scale_of(self)`, with the gates that it has anyway."""
+        return self.gate is not None or self._reads_gate
+
+    @property
+    def least_macs(self) -> float:
+        return 0.0 if self.gate is None and self._reads_gate else super().least_macs
 
     def macs_when_open(self) -> float:
         return self._macs_per_pair * self.kernel.shape[2] * self.filters
@@ -192,10 +214,10 @@ class GatedConv2D(DynamicLayer):
         """Training: everything is computed, gradients reach closed gates too."""
         open_in: Any = float(x.shape[-1])
         if input_gate is not None:
-            open_in = ops.sum(straight_through_open(input_gate), axis=-1)
+            open_in = ops.sum(straight_through_open(input_gate, self.budget_coefficient), axis=-1)
             is_open = ops.cast(ops.not_equal(input_gate, 0), x.dtype)
             x = straight_through_mask(x, ops.expand_dims(is_open, (1, 2)))
-        y = ops.conv(x, self.kernel, self.strides, self.padding, "channels_last", self.dilation_rate)
+        y = self.linear(x, self.kernel)
         if self.bias is not None:
             y = y + self.bias
         if self.norm is not None:
@@ -208,16 +230,32 @@ class GatedConv2D(DynamicLayer):
 
     def _hard(self, x: Tensor, input_gate: Tensor, gate: Tensor) -> Tensor:
         """Inference: the op, or in eager mode inside `ops.skipping()` its open channels alone."""
-        kernel, bias = self.folded_weights()
+        kernel, bias = (ops.cast(weight, x.dtype) for weight in self.folded_weights())
+        if self.gate is None and input_gate is None:
+            return self._without_gates(x, kernel, bias)
+        scale = context.scale_of(self)
+        if scale is not None:
+            gate = gate * ops.cast(scale, gate.dtype)
         if input_gate is None:
             input_gate = ops.ones((ops.shape(x)[0], x.shape[-1]), x.dtype)
-        tensors = (x, ops.cast(input_gate, x.dtype), gate, ops.cast(kernel, x.dtype), ops.cast(bias, x.dtype))
+        tensors = (x, ops.cast(input_gate, x.dtype), gate, kernel, bias)
         attributes = vars(self.attributes)
         if context.is_skipping():
             y = conv_open_channels(*tensors, **attributes)
             if y is not None:
                 return y
         return gated_conv_2d(*tensors, **attributes)
+
+    def _without_gates(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """Inference where nothing can be shut: no op of this package, so that a file holds a builtin convolution."""
+        if self._countable:
+            macs = self.macs_when_open()
+            context.record(self.name, macs, ops.ones((1,)) * macs)
+        return activate(self.linear(x, kernel) + bias, self.activation)
+
+    def linear(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """The convolution itself, all channels of `x` `[B, H, W, C]`."""
+        return ops.conv(x, kernel, self.strides, self.padding, "channels_last", self.dilation_rate)
 
     def folded_weights(self) -> tuple[Tensor, Tensor]:
         """Kernel, shaped as it is trained, and bias `[filters]` in float32 with the batch normalisation inside."""

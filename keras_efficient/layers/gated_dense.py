@@ -72,6 +72,9 @@ class GatedDense(GatedConv2D):
         y = ops.squeeze(y, (1, 2))
         return (y, gate) if self.return_gate else y
 
+    def linear(self, x: Tensor, kernel: Tensor) -> Tensor:
+        return ops.expand_dims(ops.matmul(ops.squeeze(x, (1, 2)), kernel[0, 0]), (1, 2))
+
     def compute_output_shape(
         self, inputs_shape: Shape, input_gate_shape: Shape | None = None, gate_inputs_shape: Shape | None = None
     ) -> Any:

@@ -55,6 +55,8 @@ class GatedDepthwiseConv2D(GatedConv2D):
     convolutions in the manner of it.
     """
 
+    takes_scale = False
+
     def __init__(
         self,
         kernel_size: int | Sequence[int],
@@ -97,18 +99,18 @@ class GatedDepthwiseConv2D(GatedConv2D):
         mask = None if input_gate is None else ops.repeat(input_gate, self.depth_multiplier, axis=-1)
         if mask is not None:
             gate = gate * ops.cast(ops.not_equal(mask, 0), gate.dtype)
-        y = self._trained(inputs, gate, opened, mask) if training else self._inferred(inputs, gate)
+        y = self._trained(inputs, gate, opened, mask) if training else self._inferred(inputs, gate, mask)
         return (y, gate) if self.return_gate else y
 
     def _trained(self, x: Tensor, gate: Tensor, opened: Tensor, mask: Tensor) -> Tensor:
         """Everything is computed, gradients reach closed gates too."""
-        y = ops.depthwise_conv(x, self.kernel, self.strides, self.padding, "channels_last", self.dilation_rate)
+        y = self.linear(x, self.kernel)
         if self.bias is not None:
             y = y + self.bias
         if self.norm is not None:
             y = self.norm(y, training=True)
         if mask is not None:
-            opened = opened * straight_through_open(mask)
+            opened = opened * straight_through_open(mask, self.budget_coefficient)
         if self._countable:
             macs = self._macs_per_pair * ops.sum(opened, axis=-1)
             context.record(gated_depthwise_conv_2d.name, self.macs_when_open(), ops.stop_gradient(macs), by_op=True)
@@ -118,10 +120,15 @@ class GatedDepthwiseConv2D(GatedConv2D):
             return straight_through_mask(y, ops.expand_dims(gate, (1, 2)))
         return y * ops.expand_dims(gate, (1, 2))
 
-    def _inferred(self, x: Tensor, gate: Tensor) -> Tensor:
+    def linear(self, x: Tensor, kernel: Tensor) -> Tensor:
+        return ops.depthwise_conv(x, kernel, self.strides, self.padding, "channels_last", self.dilation_rate)
+
+    def _inferred(self, x: Tensor, gate: Tensor, mask: Tensor) -> Tensor:
         """The op, or in eager mode inside `ops.skipping()` its open channels alone."""
-        kernel, bias = self.folded_weights()
-        tensors = (x, gate, ops.cast(kernel, x.dtype), ops.cast(bias, x.dtype))
+        kernel, bias = (ops.cast(weight, x.dtype) for weight in self.folded_weights())
+        if self.gate is None and mask is None:
+            return self._without_gates(x, kernel, bias)
+        tensors = (x, gate, kernel, bias)
         attributes = vars(self.attributes)
         if context.is_skipping():
             y = depthwise_open_channels(*tensors, **attributes)

@@ -9,18 +9,18 @@ from typing import Any
 
 from keras import ops
 
+from keras_efficient.ops.gate_net import hard_gate, relu1
+
 Tensor = Any
-
-
-def relu1(values: Tensor) -> Tensor:
-    """`min(max(v, 0), 1)`."""
-    return ops.clip(values, 0.0, 1.0)
-
-
-def hard_gate(values: Tensor, threshold: float) -> Tensor:
-    """`relu1(v)` where that is above `threshold`, else exactly 0: the decision at inference."""
-    gate = relu1(values)
-    return gate * ops.cast(gate > threshold, gate.dtype)
+__all__ = [
+    "budget_open",
+    "concrete_gate",
+    "hard_gate",
+    "relu1",
+    "soft_gate",
+    "straight_through_mask",
+    "straight_through_open",
+]
 
 
 def soft_gate(values: Tensor, threshold: float, leak: float) -> Tensor:
@@ -50,13 +50,15 @@ def concrete_gate(values: Tensor, noise: Tensor, temperature: Tensor) -> Tensor:
     return ops.stop_gradient(ops.cast(noisy > 0, "float32")) + (soft - ops.stop_gradient(soft))
 
 
-def straight_through_open(gate: Tensor) -> Tensor:
-    """1 where the gate is above 0, else 0, in float32; the gradient is that of the gate itself.
+def straight_through_open(gate: Tensor, coefficient: Tensor) -> Tensor:
+    """1 where the gate is above 0, else 0, in float32, with the gradient of the gate where a budget may move it.
 
-    Sums of it count open gates in a way that a budget can push on.
+    Sums of it count open gates in a way that a budget can push on: as in `budget_open`, a shut gate can only be opened
+    (by a negative coefficient), and one at 1 only be lowered.
     """
     gate = ops.cast(gate, "float32")
-    return ops.stop_gradient(ops.cast(gate > 0, "float32")) + (gate - ops.stop_gradient(gate))
+    free = ops.stop_gradient(_may_move(gate <= 0, gate >= 1, coefficient))
+    return ops.stop_gradient(ops.cast(gate > 0, "float32")) + free * (gate - ops.stop_gradient(gate))
 
 
 def budget_open(values: Tensor, threshold: float, coefficient: Tensor) -> Tensor:
@@ -67,9 +69,14 @@ def budget_open(values: Tensor, threshold: float, coefficient: Tensor) -> Tensor
     """
     values = ops.cast(values, "float32")
     is_open = ops.cast(values > threshold, "float32")
+    free = ops.stop_gradient(_may_move(values <= threshold, values >= 1.0, coefficient))
+    return ops.stop_gradient(is_open) + free * (values - ops.stop_gradient(values))
+
+
+def _may_move(shut: Tensor, saturated: Tensor, coefficient: Tensor) -> Tensor:
+    """1 where a budget may move a gate, which it lowers if `coefficient` is above 0 and raises otherwise; else 0."""
     lowers = ops.cast(coefficient > 0, "float32")
-    free = ops.where(values <= threshold, 1.0 - lowers, ops.where(values >= 1.0, lowers, 1.0))
-    return ops.stop_gradient(is_open) + ops.stop_gradient(free) * (values - ops.stop_gradient(values))
+    return ops.where(shut, 1.0 - lowers, ops.where(saturated, lowers, 1.0))
 
 
 def straight_through_mask(x: Tensor, mask: Tensor) -> Tensor:

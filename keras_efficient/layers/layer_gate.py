@@ -47,6 +47,8 @@ class LayerGate(DynamicLayer):
     Reference: Xia et al., "Fully Dynamic Inference with Deep Neural Networks", IEEE TETC 2022.
     """
 
+    INPUT, SHORTCUT, SCALE, SCALED, OUTPUT = range(5)  # where tensors pass the border of the branches
+
     def __init__(self, layer: keras.layers.Layer, shortcut: Any = "identity", **kwargs: Any) -> None:
         if kwargs.get("gate", "relu1") is None:
             raise ValueError("Invalid value for argument `gate`. Expected 'relu1' or 'binary_concrete'. Received: None")
@@ -103,15 +105,48 @@ class LayerGate(DynamicLayer):
             return self._skipped(inputs, gate, passed)
         counting = cost.counting(self.layer) if training and self._countable else contextlib.nullcontext()
         with context.executed_when(ops.stop_gradient(opened)), counting as events:
-            y = self.layer(inputs, training=training)
+            y = self._open(inputs, gate, passed, training)
         if events is not None:
             context.keep(events)
             self.spend(_charged(events, opened))
-        return self._joined(y, gate, passed)
+        return y
 
-    def _joined(self, y: Tensor, gate: Tensor, passed: Tensor) -> Tensor:
-        y = y * ops.cast(ops.reshape(gate, (-1, *[1] * (len(y.shape) - 1))), y.dtype)
-        return ops.cast(y if passed is None else y + ops.cast(passed, y.dtype), self.compute_dtype)
+    def enter(self, tensor: Tensor, place: int) -> Tensor:
+        """A tensor that enters a branch, or is made in one. For the exporter to replace, as `leave`."""
+        return tensor
+
+    def leave(self, tensor: Tensor, is_open: bool) -> Tensor:
+        """What a branch gives, the one with `F` or the one without."""
+        return tensor
+
+    def _open(self, inputs: Tensor, gate: Tensor, passed: Tensor, training: bool | None = None) -> Tensor:
+        """`s * F(x) + shortcut(x)`."""
+        x = self.enter(inputs, self.INPUT)
+        y = self._scaled(x, gate, training)
+        if passed is not None:
+            passed = x if passed is inputs else self.enter(passed, self.SHORTCUT)
+            y = y + ops.cast(passed, y.dtype)
+        return ops.cast(self.leave(y, True), self.compute_dtype)
+
+    def _scaled(self, x: Tensor, gate: Tensor, training: bool | None) -> Tensor:
+        """`s * F(x)`, no gate being 1; a gated convolution at the end of `F` scales with the gates of its channels."""
+        if gate is None:
+            return self.layer(x, training=training)
+        last = None if training else _last_layer(self.layer)
+        if getattr(last, "takes_scale", False):
+            with context.scaling(last, gate):
+                return self.layer(x, training=training)
+        y = self.layer(x, training=training)
+        gate = ops.cast(ops.reshape(gate, (-1, *[1] * (len(y.shape) - 1))), y.dtype)
+        return self.enter(y * self.enter(gate, self.SCALE), self.SCALED)
+
+    def _shut(self, inputs: Tensor, passed: Tensor) -> Tensor:
+        """`shortcut(x)`, or zeros."""
+        if passed is None:
+            shape = self.layer.compute_output_shape(tuple(inputs.shape))
+            return self.leave(ops.zeros((1, *shape[1:]), self.compute_dtype), False)
+        passed = self.enter(passed, self.INPUT if passed is inputs else self.SHORTCUT)
+        return ops.cast(self.leave(passed, False), self.compute_dtype)
 
     def _skipped(self, inputs: Tensor, gate: Tensor, passed: Tensor) -> Tensor:
         """`F` in a branch that runs only where the gate is open."""
@@ -120,14 +155,9 @@ class LayerGate(DynamicLayer):
                 "Invalid value for argument `inputs`. Expected a batch of one input to skip a layer. "
                 f"Received: {inputs.shape[0]}"
             )
-
-        def shut() -> Tensor:
-            if passed is not None:
-                return ops.cast(passed, self.compute_dtype)
-            return ops.zeros((1, *self.layer.compute_output_shape(tuple(inputs.shape))[1:]), self.compute_dtype)
-
         is_open = ops.reshape(gate, ()) > 0
-        return branch(is_open, lambda: self._joined(self.layer(inputs, training=False), gate, passed), shut)
+        scale = None if self.gate == "binary_concrete" else gate
+        return branch(is_open, lambda: self._open(inputs, scale, passed), lambda: self._shut(inputs, passed))
 
     def compute_output_shape(self, inputs_shape: Shape) -> tuple[int | None, ...]:
         return tuple(self.layer.compute_output_shape(tuple(inputs_shape)))
@@ -145,6 +175,15 @@ class LayerGate(DynamicLayer):
         if isinstance(config["shortcut"], dict):
             config["shortcut"] = keras.saving.deserialize_keras_object(config["shortcut"])
         return cls(**config)
+
+
+def _last_layer(layer: Any) -> Any:
+    """The layer whose output a network returns, where it is called once; the layer itself, if it is no network."""
+    outputs = getattr(layer, "outputs", None)
+    if not isinstance(layer, keras.Model) or not outputs or len(outputs) != 1:
+        return layer
+    last = outputs[0]._keras_history.operation
+    return last if len(last._inbound_nodes) == 1 else None
 
 
 def _charged(events: Sequence[context.Event], opened: Tensor) -> Tensor:

@@ -130,6 +130,8 @@ class MultiBitConv2D(MultiBitLayer):
             adaptive=adaptive,
             name=conv.name,
             dtype=conv.dtype_policy,
+            trainable=conv.trainable,
+            activity_regularizer=conv.activity_regularizer,
         )
         layer.build((None, None, None, kernel.shape[2]))
         layer.sketch(kernel)

@@ -111,6 +111,8 @@ class MultiBitDense(MultiBitLayer):
             adaptive=adaptive,
             name=dense.name,
             dtype=dense.dtype_policy,
+            trainable=dense.trainable,
+            activity_regularizer=dense.activity_regularizer,
         )
         layer.build((None, kernel.shape[0]))
         layer.sketch(kernel)

@@ -90,7 +90,6 @@ class MultiBitLayer(keras.layers.Layer):
         fans = grouping.num_weights * (1 / grouping.outputs + 1 / grouping.kernel_shape[-2])
         limit = np.sqrt(6.0 / fans)
         codes, scales = bases.sketched(generator.uniform(-limit, limit, (rows, size)), self.max_bits)
-        self.live_bases = int(np.count_nonzero(scales, axis=1).max(initial=0))
         self.codes = self._state("codes", (rows, size), "uint8", Given(codes))
         self.scales = self.add_weight(
             name="scales",
@@ -112,6 +111,8 @@ class MultiBitLayer(keras.layers.Layer):
             self.weight_moments = [self._state(f"weight_{name}", (rows, size)) for name in MOMENTS]
             self.scale_moments = [self._state(f"scale_{name}", (rows, self.max_bits)) for name in MOMENTS]
             self.gradients_seen = self._state("gradients_seen", ())
+            self.scale_gradients_seen = self._state("scale_gradients_seen", ())
+        self.count_bases()
 
     def _state(self, name: str, shape: tuple[int, ...], dtype: str = "float32", initializer: Any = "zeros") -> Any:
         return self.add_weight(
@@ -126,10 +127,13 @@ class MultiBitLayer(keras.layers.Layer):
 
     def _after_change(self) -> None:
         """Brings what follows from codes and scales up to date."""
-        live = np.count_nonzero(array(self.scales), axis=1)
-        self.live_bases = int(live.max(initial=0))
+        self.count_bases()
         if self.adaptive:
             self.kernel.assign(self.float_kernel())
+
+    def count_bases(self) -> None:
+        """Notes up to which basis any group has live ones; steps compute no more."""
+        self.live_bases = int(np.max(np.flatnonzero(array(self.scales).any(axis=0)), initial=-1)) + 1
 
     def sketch(self, kernel: ArrayLike) -> None:
         """Sets codes and scales to approximate a float kernel, in the layout that Keras has for this layer."""
@@ -148,12 +152,10 @@ class MultiBitLayer(keras.layers.Layer):
 
     def take_weights(self, other: "MultiBitLayer") -> None:
         """Takes bases, bias and levels over from a layer of the same groups, and nothing of its training."""
-        self.codes.assign(array(other.codes))
-        self.scales.assign(array(other.scales))
         for name, variable in self._plain_weights().items():
             if name == "bias" or self.activation_bits == other.activation_bits:
                 variable.assign(array(getattr(other, name)))
-        self._after_change()
+        self.set_bases(array(other.codes), array(other.scales))
 
     def compact(self) -> None:
         """Sorts the bases of every group, live ones first and among them the largest scale first, moments with them."""
@@ -290,6 +292,8 @@ class MultiBitLayer(keras.layers.Layer):
         for name, variable in self._plain_weights().items():
             variable.assign(store[name])
         self._after_change()
+        if self.adaptive:  # a step straight through starts from here
+            self.latent.assign(self.grouping.rows(self.kernel))
 
     def _plain_weights(self) -> dict[str, Any]:
         names = ["bias"] * self.use_bias + ["levels", "batches_seen"] * bool(self.activation_bits)

@@ -16,17 +16,19 @@ class DecisionTraining:
     """
 
     def __init__(self, model: MultiTask, learning_rate: float) -> None:
+        self._model = model
         self._layers = model.sharing_layers
         self._trainer = _Decisions(model)
         jit = getattr(model, "jit_compile", False)
         self._trainer.compile(keras.optimizers.Adam(learning_rate), jit_compile=jit)
 
     def run(self, data: Any) -> None:
-        """One pass over `(x, y)`, or a dataset of such batches."""
+        """One pass over `(x, y)`, in batches of 32, or a dataset of such batches; the model's metrics start anew."""
         for layer in self._layers:
             layer.learning.assign(1.0)
-        x, y = data if isinstance(data, tuple) else (data, None)
-        self._trainer.fit(x, y, verbose=0)
+        x, y, *weights = data if isinstance(data, tuple) else (data, None)
+        self._trainer.fit(x, y, sample_weight=weights[0] if weights else None, verbose=0)
+        self._model.reset_metrics()
         for layer in self._layers:
             layer.learning.assign(0.0)
 
@@ -47,6 +49,10 @@ class _Decisions(keras.Model):
     def non_trainable_variables(self) -> list[Any]:
         decisions = {id(row) for row in self.trainable_variables}
         return [variable for variable in self.variables if id(variable) not in decisions]
+
+    @property
+    def trainable_weights(self) -> list[Any]:  # what TensorFlow's training step reads
+        return self.trainable_variables
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         return self.model(inputs, training=training)

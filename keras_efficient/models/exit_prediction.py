@@ -1,5 +1,6 @@
 """How a multi-exit network predicts: inputs that have left are really dropped from the batches of the later stages."""
 
+import math
 from typing import Any
 
 import keras
@@ -74,6 +75,8 @@ class ExitPrediction(ExitTraining):
                 "Received: None"
             )
         self.check_policy(policy)
+        if is_arrays(x) and steps is not None:
+            x = keras.tree.map_structure(lambda array: array[: steps * (batch_size or 32)], x)
         groups = [x] if is_arrays(x) else inputs_of(x, steps)
         found = []
         for group in groups:
@@ -98,8 +101,10 @@ class ExitPrediction(ExitTraining):
         """As `keras.Model.fit`; remembers rows of arrays, so that `exit_data` can refuse what was trained on."""
         history = super().fit(x, *args, **kwargs)
         if x is not None and is_arrays(x):
+            held_out = kwargs.get("validation_split", args[5] if len(args) > 5 else 0.0) or 0.0  # Keras takes the last
+            trained = keras.tree.map_structure(lambda array: array[: math.floor(len(array) * (1.0 - held_out))], x)
             # Not by Keras's own setattr, which would track the set; it is not saved.
-            object.__setattr__(self, "_fitted_rows", getattr(self, "_fitted_rows", set()) | row_hashes(x))
+            object.__setattr__(self, "_fitted_rows", getattr(self, "_fitted_rows", set()) | row_hashes(trained))
         return history
 
     def exit_data(

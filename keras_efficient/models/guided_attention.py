@@ -127,7 +127,7 @@ class GuidedAttention(RecurrentAttention):
             del config["reward"]
         return config
 
-    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As `keras.Model.fit`; regions among arrays are checked first.
 
         Raises:
@@ -135,7 +135,7 @@ class GuidedAttention(RecurrentAttention):
         """
         if isinstance(y, dict) and "regions" in y and isinstance(y["regions"], np.ndarray):
             check_regions(y["regions"])
-        return super().fit(x, y, **kwargs)
+        return super().fit(x, y, *args, **kwargs)
 
     def labels_of(self, y: Any) -> Any:
         return y["label"] if isinstance(y, dict) else y
@@ -168,12 +168,15 @@ class GuidedAttention(RecurrentAttention):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         logits, learning = self._parted(y_pred)
         regions = self._regions(y, logits)
-        if learning and regions is not None:
+        measured = False
+        if learning and regions is not None:  # in training alone there is a path that was sampled
+            measured = True
             # At the last reach throughout: other variables than those of metrics cannot be read here on JAX.
             _, visited = first_visits(learning[LOCATIONS], regions, self.reach[1])
             there = ops.cast(regions[:, :, 2] > 0, "float32")
             self.regions_found.update_state(visited[:, -1], sample_weight=there)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+        results = super().compute_metrics(x, y, y_pred, sample_weight)
+        return {name: value for name, value in results.items() if measured or name != self.regions_found.name}
 
     def _regions(self, y: Any, logits: dict[str, Tensor]) -> Tensor | None:
         """Regions `[N, R, 4]`, None where `fit` got none."""

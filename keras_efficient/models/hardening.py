@@ -11,10 +11,15 @@ from keras_efficient.layers.dynamic import dynamic_layers
 
 
 def harden(model: keras.Model, batches: Iterable[Any], threshold: float | None = None) -> keras.Model:
-    """Makes the gates of a trained network final: call it, `compile` again, and fine-tune for a few epochs.
+    """Makes the gates of a trained network final.
 
-    1. Gates at or below `threshold` count as shut (where one is given: `gate_threshold` of every gated layer).
-    2. Gate nets are frozen, so that fine-tuning fits the weights to the decisions, without a budget.
+    Gates read features, which fine-tuning behind it changes: look at the share again, or fine-tune before, with a
+    `ComputeBudget` that has no warm-up.
+
+    1. Gates at or below `threshold` count as shut (where one is given: `gate_threshold` of every layer with `"relu1"`
+       gates; binary concrete ones decide at 0).
+    2. Gate nets are frozen (`DynamicLayer.freeze`), in files of the model too, and decide as in inference; weights
+       that train on are fitted to the decisions, and learn nothing through them.
     3. The statistics of batch normalisation are measured anew, `reestimate_batch_normalization`: those of training lag
        behind gates that were still closing.
 
@@ -27,7 +32,8 @@ def harden(model: keras.Model, batches: Iterable[Any], threshold: float | None =
         The model.
 
     Raises:
-        ValueError: If the model has no gates, the threshold is out of range, or there is no batch.
+        ValueError: If the model has no gates, the threshold is out of range or there is no gate that has one, or there
+            is no batch.
     """
     layers = [layer for layer in dynamic_layers(model) if layer.gate is not None]
     if not layers:
@@ -39,11 +45,16 @@ def harden(model: keras.Model, batches: Iterable[Any], threshold: float | None =
         raise ValueError(
             f"Invalid value for argument `threshold`. Expected a number in [0, 1) or None. Received: {threshold!r}"
         )
+    with_threshold = [layer for layer in layers if layer.gate == "relu1"]
+    if threshold is not None and not with_threshold:
+        raise ValueError(
+            "Invalid value for argument `threshold`. Expected None for a model whose gates are binary concrete ones. "
+            f"Received: {threshold!r}"
+        )
+    for layer in with_threshold if threshold is not None else []:
+        layer.gate_threshold = float(threshold or 0.0)
     for layer in layers:
-        if threshold is not None:
-            layer.gate_threshold = float(threshold)
-        layer.gate_kernel.trainable = False
-        layer.gate_bias.trainable = False
+        layer.freeze("gate")
     reestimate_batch_normalization(model, batches)
     return model
 

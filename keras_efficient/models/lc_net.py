@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_efficient.layers import GatedConv2D, GatedDepthwiseConv2D, LayerGate
+from keras_efficient.layers.copying import copy_all_weights
 from keras_efficient.models.residual_blocks import Block, Unit, residual_blocks
 
 Layer = Any
@@ -157,7 +158,7 @@ class _Conversion:
     def copy_weights(self) -> None:
         """Gives all copies the weights of what they are copies of."""
         for old, new in self._copied:
-            new.set_weights(old.get_weights())
+            copy_all_weights(old, new)
         for unit, layer in self._units:
             old = unit.convolution
             pairs = [(layer.kernel, old.kernel)]
@@ -165,10 +166,12 @@ class _Conversion:
                 pairs.append((layer.bias, old.bias))
             for new, source in pairs:
                 new.assign(ops.convert_to_numpy(source))
-                new.trainable = old.trainable
+            if not old.trainable:
+                layer.freeze("weights")
             if unit.norm is not None:
                 layer.norm.set_weights(unit.norm.get_weights())
-                layer.norm.trainable = unit.norm.trainable
+                if not unit.norm.trainable:
+                    layer.freeze("norm")
 
 
 class _Rebuilding:

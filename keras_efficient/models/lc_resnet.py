@@ -20,7 +20,7 @@ IMAGENET_BLOCKS = {
     152: ("bottleneck", (3, 8, 36, 3)),
 }
 VARIANTS = ("thin", "wide", "imagenet")
-GATE_WEIGHTS = ("gate_kernel", "gate_bias", "budget_coefficient", "executed_macs")
+GATE_WEIGHTS = ("gate_kernel", "gate_bias", "gate_temperature", "budget_coefficient", "executed_macs")
 EXPANSION = 4  # channels that leave a bottleneck over those inside it
 
 

@@ -9,10 +9,17 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_efficient.layers.copying import copy_all_weights
 from keras_efficient.layers.filter_sharing import FilterSharing
 from keras_efficient.layers.filter_sharing_normalization import TaskBatchNormalization
 from keras_efficient.models.task_graphs import TaskGraphs
-from keras_efficient.models.task_networks import as_functional, check_backbone, plain_layer, rebuilt, shared_layer
+from keras_efficient.models.task_networks import (
+    as_functional,
+    check_backbone,
+    plain_layer,
+    rebuilt,
+    shared_layer,
+)
 from keras_efficient.models.task_training import TaskTraining
 
 Tensor = Any
@@ -100,7 +107,8 @@ class MultiTask(TaskTraining):
                     f"Received: two layers `{layer.name}`"
                 )
             if layer.name not in made:
-                made[layer.name] = shared_layer(layer, normalization, options)
+                own = {**options, "seed": None if seed is None else seed + len(made)}  # samples of its own
+                made[layer.name] = shared_layer(layer, normalization, own)
             return made[layer.name]
 
         self._graphs = TaskGraphs(as_functional(backbone), layer_for, self.tasks)
@@ -192,10 +200,11 @@ class MultiTask(TaskTraining):
         """
         if task is not None:
             return self.network(task)(inputs, training=training)
-        if isinstance(inputs, Mapping) and set(inputs) & set(self.tasks):
+        if isinstance(inputs, Mapping) and not set(inputs) <= {tensor.name for tensor in self.inputs}:
             self.check_tasks("inputs", inputs)
             return {name: self.network(name)(x, training=training) for name, x in inputs.items()}
-        if len(self.inputs) == 1 and len(inputs.shape) == len(self.inputs[0].shape) + 1:
+        one_tensor = len(self.inputs) == 1 and hasattr(inputs, "shape")
+        if one_tensor and len(inputs.shape) == len(self.inputs[0].shape) + 1:
             if inputs.shape[1] != len(self.tasks):
                 raise ValueError(
                     f"Invalid value for argument `inputs`. Expected one image for each of the {len(self.tasks)} tasks, "
@@ -208,9 +217,19 @@ class MultiTask(TaskTraining):
         return {task: self.network(task).compute_output_shape(input_shape) for task in self.tasks}
 
     def set_phase(self, phase: str) -> None:
-        """Puts every layer that shares filters into a phase; see `FilterSharing`."""
+        """Puts every layer that shares filters into a phase, see `FilterSharing`.
+
+        In the phase `"shared"` batch normalisations act as one; in the others each task's goes on from there.
+        """
         for layer in self.sharing_layers:
             layer.phase = phase
+        self.normalize_together(phase == "shared")
+
+    def normalize_together(self, together: bool) -> None:
+        """Whether the batch normalisations of all tasks act as one; see `TaskBatchNormalization`."""
+        for layer in self.body:
+            if isinstance(layer, TaskBatchNormalization):
+                layer.together = together
 
     def share_all(self) -> None:
         """Hard sharing: all tasks use the same filters."""
@@ -231,14 +250,17 @@ class MultiTask(TaskTraining):
         if len(self.tasks) == 1:
             return 1.0
         single = sum(layer.parameters_per_slot * layer.slots for layer in self.sharing_layers)
+        if not single:
+            return 1.0
         stored = sum(layer.stored_parameters() for layer in self.sharing_layers)
         return (len(self.tasks) - stored / single) / (len(self.tasks) - 1)
 
     def stored_parameters(self) -> int:
         """Weights that a device must hold for all tasks: filters in use, normalisations, other layers, heads."""
-        norms = [layer for layer in self.body if not isinstance(layer, FilterSharing)] + list(self.heads)
-        return sum(layer.stored_parameters() for layer in self.sharing_layers) + sum(
-            int(np.prod(weight.shape)) for layer in norms for weight in layer.weights
+        by_task = (FilterSharing, TaskBatchNormalization)
+        others = [layer for layer in self.body if not isinstance(layer, by_task)] + list(self.heads)
+        return sum(layer.stored_parameters() for layer in self.body if isinstance(layer, by_task)) + sum(
+            int(np.prod(weight.shape)) for layer in others for weight in layer.weights
         )
 
     def export(self, filepath: Any = None, *args: Any, task: str | None = None, **kwargs: Any) -> Any:
@@ -246,18 +268,17 @@ class MultiTask(TaskTraining):
 
         >>> plain = model.export(task="left")
 
-        With a `filepath` that model (without `task` the whole of this one) is exported as `keras.Model.export` does it;
-        `tflite_export.export` writes all tasks into one file and stores shared filters once.
+        With a `filepath` that model is exported as `keras.Model.export` does it; `tflite_export.export` writes all
+        tasks into one file and stores shared filters once.
 
         Raises:
-            ValueError: If there is no such task, or neither a task nor a file is named.
+            ValueError: If there is no such task.
         """
         if task is None:
-            if filepath is None:
-                raise ValueError(
-                    f"Invalid value for argument `task`. Expected one of {list(self.tasks)}. Received: None"
-                )
-            return super().export(filepath, *args, **kwargs)
+            raise ValueError(
+                f"Invalid value for argument `task`. Expected one of {list(self.tasks)}; `tflite_export.export` writes "
+                "all of them into one file. Received: None"
+            )
         plain = self._plain(task)
         return plain if filepath is None else plain.export(filepath, *args, **kwargs)
 
@@ -275,7 +296,7 @@ class MultiTask(TaskTraining):
         head = self.heads[index]
         copy = type(head).from_config(head.get_config())
         outputs = copy(trunk.output)
-        copy.set_weights(head.get_weights())
+        copy_all_weights(head, copy)
         copy.trainable = True
         return keras.Model(trunk.input, outputs, name=task)
 
@@ -306,8 +327,9 @@ class MultiTask(TaskTraining):
         made = MultiTask.from_config(config)
         for old, new in zip(self.body, made.body, strict=True):
             _carry_over(old, new)
-        for old, new in zip(self.heads, made.heads, strict=False):
-            new.set_weights(old.get_weights())
+        given = [head] if isinstance(head, keras.layers.Layer) and head.built else []
+        for old, new in zip([*self.heads, *given], made.heads, strict=False):
+            copy_all_weights(old, new)
         return made
 
     def get_config(self) -> dict[str, Any]:
@@ -354,7 +376,7 @@ def _carry_over(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
         assert isinstance(new, TaskBatchNormalization)
         new.set_rows([_extended(rows, new.num_rows) for rows in old.get_rows()])
     else:
-        new.set_weights(old.get_weights())
+        copy_all_weights(old, new)
 
 
 def _extended(rows: NDArray[Any], count: int) -> NDArray[Any]:

@@ -113,6 +113,8 @@ class _Graph:
         """The block that ends in this call, if it is an addition that ends one."""
         if type(add.operation).__name__ != "Add" or len(add.input_tensors) != 2:
             return None
+        if self._calls[id(add.operation)] != 1:
+            return None
         first, second = add.input_tensors
         if tuple(first.shape) != tuple(second.shape) or first is second:
             return None
@@ -233,17 +235,24 @@ def _unit(graph: _Graph, node: Node) -> Unit | None:
 def _has_twin(layer: keras.layers.Layer) -> bool:
     """Whether `GatedConv2D` or `GatedDepthwiseConv2D` can do what a convolution does."""
     plain = layer.data_format == "channels_last" and getattr(layer, "groups", 1) == 1
+    plain = plain and layer.activity_regularizer is None
     changed = getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False)
     return plain and not changed and (max(layer.strides) == 1 or max(layer.dilation_rate) == 1)
 
 
 def _folds(layer: Any) -> bool:
-    """Whether a layer is a batch normalisation of channels with everything that `GatedConv2D`'s has."""
-    return type(layer) is keras.layers.BatchNormalization and layer.axis in (-1, 3) and layer.center and layer.scale
+    """Whether a layer is a batch normalisation of channels with all that `GatedConv2D`'s has, and nothing more."""
+    if type(layer) is not keras.layers.BatchNormalization or layer.axis not in (-1, 3):
+        return False
+    more = [getattr(layer, f"{part}_{kind}") for part in ("gamma", "beta") for kind in ("regularizer", "constraint")]
+    more += [layer.synchronized, layer.activity_regularizer]
+    return bool(layer.center and layer.scale) and not any(more)
 
 
 def _activation(layer: Any) -> str | None:
     """The name of the activation of a convolution or of a layer that is nothing else; None for others."""
+    if getattr(layer, "activity_regularizer", None) is not None:
+        return None
     if type(layer) is keras.layers.ReLU:
         config = layer.get_config()
         plain = not config["negative_slope"] and not config["threshold"]

@@ -1,5 +1,6 @@
 """A network run stage by stage, on batches that are filled up from the inputs that stay."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -146,7 +147,5 @@ def inputs_of(batches: Any, steps: int | None) -> Iterator[Any]:
         source: Any = (batches[index] for index in range(len(batches)))
     else:
         source = batches
-    for index, batch in enumerate(source):
-        if steps is not None and index >= steps:
-            return
+    for batch in itertools.islice(source, steps):
         yield keras.tree.map_structure(ops.convert_to_numpy, batch[0] if isinstance(batch, tuple) else batch)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_efficient.layers.copying import copy_all_weights
 from keras_efficient.layers.filter_sharing import FilterSharing
 from keras_efficient.layers.filter_sharing_conv_2d import FilterSharingConv2D
 from keras_efficient.layers.filter_sharing_dense import FilterSharingDense
@@ -17,6 +18,9 @@ _EACH_CHANNEL = (
     keras.layers.InputLayer,
     keras.layers.ReLU,
     keras.layers.LeakyReLU,
+    keras.layers.ELU,
+    keras.layers.Activation,
+    keras.layers.Identity,
     keras.layers.MaxPooling2D,
     keras.layers.AveragePooling2D,
     keras.layers.GlobalAveragePooling2D,
@@ -24,8 +28,27 @@ _EACH_CHANNEL = (
     keras.layers.Add,
     keras.layers.Multiply,
     keras.layers.Dropout,
+    keras.layers.SpatialDropout2D,
     keras.layers.ZeroPadding2D,
     keras.layers.UpSampling2D,
+)
+_MERGES = (keras.layers.Add, keras.layers.Multiply)
+_OF_EACH_NUMBER = (
+    keras.activations.linear,
+    keras.activations.relu,
+    keras.activations.relu6,
+    keras.activations.leaky_relu,
+    keras.activations.elu,
+    keras.activations.selu,
+    keras.activations.gelu,
+    keras.activations.silu,
+    keras.activations.sigmoid,
+    keras.activations.tanh,
+    keras.activations.softplus,
+    keras.activations.hard_sigmoid,
+    keras.activations.hard_silu,
+    keras.activations.mish,
+    keras.activations.exponential,
 )
 _WEIGHTS = ("initializer", "regularizer", "constraint")
 _OF_BOTH = ("name", "activation", "use_bias", *(f"{name}_{kind}" for kind in _WEIGHTS for name in ("kernel", "bias")))
@@ -65,14 +88,23 @@ def rebuilt(
 def computes_side_by_side(trunk: keras.Model) -> bool:
     """Whether tasks can be computed at once with their features side by side in the channels.
 
-    That is so where every layer that does not know of tasks treats each channel by itself.
+    That is so where every layer that does not know of tasks treats each channel by itself, and no activation reads
+    several.
     """
     return all(
-        getattr(operation, "by_task", False)
-        or isinstance(operation, _EACH_CHANNEL)
-        or (_is_graph(operation) and computes_side_by_side(operation))
+        computes_side_by_side(operation)
+        if _is_graph(operation)
+        else (getattr(operation, "by_task", False) or isinstance(operation, _EACH_CHANNEL))
+        and getattr(operation, "activation", keras.activations.linear) in _OF_EACH_NUMBER
+        and not (isinstance(operation, _MERGES) and _spreads(operation))
         for operation in trunk.operations
     )
+
+
+def _spreads(merge: Layer) -> bool:
+    """Whether a sum or product has inputs of several numbers of channels, of which one is repeated."""
+    nodes = [node.input_tensors for node in merge._inbound_nodes]
+    return any(len({tensor.shape[-1] for tensor in tensors}) > 1 for tensors in nodes)
 
 
 def as_functional(model: keras.Model) -> keras.Model:
@@ -111,14 +143,23 @@ def shared_layer(layer: Layer, normalization: str, options: dict[str, Any]) -> L
         options: Arguments of `FilterSharing`.
     """
     config = layer.get_config()
-    policy = {"dtype": layer.dtype_policy}
+    policy = {"dtype": layer.dtype_policy, "trainable": layer.trainable}
     plain_conv = type(layer) is keras.layers.Conv2D and layer.groups == 1 and layer.data_format == "channels_last"
     made: Layer
+    if plain_conv or type(layer) is keras.layers.Dense:
+        policy["activity_regularizer"] = layer.activity_regularizer
     if plain_conv:
         made = FilterSharingConv2D(**{key: config[key] for key in _OF_CONV}, **policy, **options)
     elif type(layer) is keras.layers.Dense:
         made = FilterSharingDense(**{key: config[key] for key in _OF_BOTH}, units=layer.units, **policy, **options)
     elif type(layer) is keras.layers.BatchNormalization and _normalizes_channels(layer):
+        given = [f"{name}_{kind}" for name in ("beta", "gamma") for kind in ("regularizer", "constraint")]
+        refused = [name for name in given if config[name] is not None]
+        if refused:
+            raise ValueError(
+                f"Invalid value for argument `backbone`. Expected batch normalisations without {', '.join(refused)}. "
+                f"Received: `{layer.name}`"
+            )
         kept = ("name", "momentum", "epsilon", "center", "scale")
         counts = {key: options[key] for key in ("num_tasks", "frozen_tasks")}
         made = TaskBatchNormalization(
@@ -134,16 +175,15 @@ def shared_layer(layer: Layer, normalization: str, options: dict[str, Any]) -> L
 
 
 def _build_like(made: Layer, layer: Layer) -> None:
-    shape = layer.get_build_config()["input_shape"]
     if not made.built:
-        made.build(shape)
+        made.build_from_config(layer.get_build_config())
     if isinstance(made, FilterSharing) and not isinstance(layer, FilterSharing):
         copies = [np.repeat(weight[None], made.num_sources, axis=0) for weight in layer.get_weights()]
         made.assign_sources(copies[0], copies[1] if made.biases is not None else None)
     elif isinstance(made, TaskBatchNormalization) and not isinstance(layer, TaskBatchNormalization):
         made.set_rows([np.repeat(weight[None], made.num_rows, axis=0) for weight in layer.get_weights()])
     else:
-        made.set_weights(layer.get_weights())
+        copy_all_weights(layer, made)
 
 
 def plain_layer(layer: Layer, made: Layer, task: int) -> Layer:
@@ -169,8 +209,8 @@ def plain_layer(layer: Layer, made: Layer, task: int) -> Layer:
         return plain
     plain = type(made).from_config(made.get_config())
     if made.weights:
-        plain.build(_input_shape(made))
-        plain.set_weights(made.get_weights())
+        plain.build_from_config(made.get_build_config())
+        copy_all_weights(made, plain)
     return plain
 
 

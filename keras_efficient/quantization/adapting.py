@@ -22,6 +22,9 @@ def adapt(layer: MultiBitLayer, gradient: Tensor, mode: str, learning_rate: Tens
     """
     count = layer.live_bases
     seen = layer.gradients_seen.value + 1.0
+    seen_by_scales = layer.scale_gradients_seen.value + 1.0  # which a latent step does not touch
+    if mode == "basis":
+        seen_by_scales = seen  # the moments of the scales come from those of the weights
     state = bases.GroupState(
         codes=layer.codes.value,
         scales=layer.scales.value[:, :count],
@@ -31,8 +34,11 @@ def adapt(layer: MultiBitLayer, gradient: Tensor, mode: str, learning_rate: Tens
         scale_moments=tuple(part.value[:, :count] for part in layer.scale_moments),
     )
     gradient = ops.cast(layer.grouping.rows(gradient), "float32")
-    state = step(state, gradient, mode, ops.cast(learning_rate, "float32"), seen)
+    counted = seen if mode in ("basis", "latent") else seen_by_scales
+    state = step(state, gradient, mode, ops.cast(learning_rate, "float32"), counted)
     layer.gradients_seen.assign(seen)
+    if mode != "latent":
+        layer.scale_gradients_seen.assign(seen_by_scales)
     for variable, value in zip(layer.weight_moments, state.weight_moments, strict=True):
         variable.assign(value)
     for variable, value in zip(layer.scale_moments, state.scale_moments, strict=True):

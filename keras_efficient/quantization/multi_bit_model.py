@@ -41,6 +41,8 @@ class MultiBitModel(keras.Model):
     Reference: Qu et al., "Adaptive Loss-aware Quantization for Multi-bit Networks", CVPR 2020.
     """
 
+    train_function: Any  # Keras makes it
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._phase = "basis"
@@ -64,31 +66,76 @@ class MultiBitModel(keras.Model):
 
     @property
     def adaptive_layers(self) -> list[MultiBitLayer]:
-        """The layers whose bases train."""
-        return [layer for layer in multi_bit_layers(self) if layer.adaptive]
+        """The layers whose bases train: those that are not frozen."""
+        return [layer for layer in multi_bit_layers(self) if layer.adaptive and layer.trainable]
 
     @property
     def average_bits(self) -> float:
         """Bases per weight, mean over the weights of all multi-bit layers; scales are not counted."""
-        layers = multi_bit_layers(self)
-        return sum(layer.average_bits * layer.num_weights for layer in layers) / sum(
-            layer.num_weights for layer in layers
-        )
+        return sum(layer.average_bits * layer.num_weights for layer in multi_bit_layers(self)) / self.num_weights
 
     @property
     def least_bits(self) -> float:
-        """Average bit-width with one basis left in every layer."""
-        layers = multi_bit_layers(self)
-        return sum(layer.grouping.size for layer in layers) / sum(layer.num_weights for layer in layers)
+        """Average bit-width with one basis left in every layer whose bases train."""
+        layers, training = multi_bit_layers(self), {id(layer) for layer in self.adaptive_layers}
+        left = sum(
+            layer.grouping.size if id(layer) in training else layer.average_bits * layer.num_weights for layer in layers
+        )
+        return left / self.num_weights
+
+    @property
+    def num_weights(self) -> int:
+        """Weights that bases stand for, of all multi-bit layers."""
+        return sum(layer.num_weights for layer in multi_bit_layers(self))
 
     def synchronize(self) -> None:
         """On JAX, brings variables up to date in the middle of `fit`."""
         if keras.backend.backend() == "jax":
             self.jax_state_sync()
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """As in Keras; steps are kept by what they compute, so that a phase that comes back is not compiled again.
+
+        Raises:
+            ValueError: If the optimizer scales the loss, as Keras makes it for layers of the policy `mixed_float16`:
+                bases take the gradients as they are.
+        """
+        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        if scaled or getattr(self.optimizer, "loss_scale_factor", None):
+            raise ValueError(
+                "Invalid value for argument `optimizer`. Expected one that does not scale the loss, and layers of "
+                f"another policy than `mixed_float16`. Received: {type(self.optimizer).__name__}"
+            )
+        before = self.train_function
+        if before is None:  # `compile` came before
+            self._steps_made = {}
+        elif not force:  # weights may have been set since the last `fit`
+            self.synchronize()
+            for layer in self.adaptive_layers:
+                layer.count_bases()
+            self._step_changed()
+            return self.train_function
+        # JAX takes equal functions for one, and bound methods are equal: every kind of step needs one of its own.
+        self.__dict__["train_step"] = lambda *args: type(self).train_step(self, *args)
+        try:
+            result = super().make_train_function(force=force)
+        finally:
+            del self.__dict__["train_step"]
+        if self.train_function is not before:
+            self._steps_made[self._step_kind()] = self.train_function
+        return result
+
+    def _step_kind(self) -> str:
+        return f"{self._phase} {[layer.live_bases for layer in self.adaptive_layers]}"
+
     def _step_changed(self) -> None:
-        if getattr(self, "train_function", None) is not None:
+        if getattr(self, "train_function", None) is None:
+            return
+        made = self._steps_made.get(self._step_kind())
+        if made is None:
             self.make_train_function(force=True)
+        else:
+            self.train_function = made
 
     # --- pruning ------------------------------------------------------------------------------------------------------
 
@@ -159,10 +206,15 @@ class MultiBitModel(keras.Model):
             y_pred = self(x, training=self._phase != "moments")
             loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
         weights = self.trainable_variables
-        gradients = tape.gradient(loss, [v.value for v in weights] + [layer.kernel.value for layer in layers])
+        kernels = [layer.kernel.value for layer in layers]
+        gradients = tape.gradient(loss, [v.value for v in weights] + kernels)
         if weights:
             self.optimizer.apply(gradients[: len(weights)], weights)
-        self._adapt(gradients[len(weights) :], tf.function(bases.step, jit_compile=True))  # fused: twice as fast
+        slopes = [
+            tf.zeros_like(kernel) if slope is None else slope
+            for kernel, slope in zip(kernels, gradients[len(weights) :], strict=True)
+        ]
+        self._adapt(slopes, tf.function(bases.step, jit_compile=True))  # fused: twice as fast
         self._update_metrics(loss, x, y, y_pred, sample_weight)
         return self.get_metrics_result()
 
@@ -181,16 +233,19 @@ class MultiBitModel(keras.Model):
             mapping = [
                 *zip(self.trainable_variables, trainable, strict=True),
                 *zip(self.non_trainable_variables, values, strict=True),
+                *zip(self.metrics_variables, metrics_state, strict=True),
             ]
             with keras.StatelessScope(mapping, collect_losses=True) as scope:
                 y_pred = self(x, training=self._phase != "moments")
                 loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
             values = [_current(scope, v) for v in self.non_trainable_variables]
-            return loss, (y_pred, values)
+            measured = [_current(scope, v) for v in self.metrics_variables]  # each loss of several
+            return loss, (y_pred, values, measured)
 
         gradient = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
         kernel_values = [non_trainable[position] for position in positions]
-        (loss, (y_pred, non_trainable)), (slopes, kernel_slopes) = gradient(trainable, kernel_values, non_trainable)
+        (loss, found), (slopes, kernel_slopes) = gradient(trainable, kernel_values, non_trainable)
+        y_pred, non_trainable, metrics_state = found
         if trainable:
             trainable, optimizer_state = self.optimizer.stateless_apply(optimizer_state, slopes, trainable)
         mapping = [
@@ -207,16 +262,13 @@ class MultiBitModel(keras.Model):
         return logs, (trainable, non_trainable, optimizer_state, metrics_state)
 
     def _adapt(self, gradients: list[Tensor], step: Any) -> None:
-        rate = self.optimizer.learning_rate.value
+        rate = ops.convert_to_tensor(self.optimizer.learning_rate)
         for layer, gradient in zip(self.adaptive_layers, gradients, strict=True):
             adapt(layer, gradient, self._phase, rate, step if layer.num_weights >= WORTH_COMPILING else bases.step)
 
     def _update_metrics(self, loss: Tensor, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor) -> None:
-        for metric in self.metrics:
-            if metric.name == "loss":
-                metric.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
-            else:
-                metric.update_state(y, y_pred, sample_weight=sample_weight)
+        self._loss_tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
+        self.compute_metrics(x, y, y_pred, sample_weight)
 
 
 def _current(scope: keras.StatelessScope, variable: Any) -> Tensor:
@@ -227,6 +279,6 @@ def _current(scope: keras.StatelessScope, variable: Any) -> Tensor:
 def _importance(layer: MultiBitLayer, learning_rate: float) -> NDArray[np.float32]:
     """Modelled increase of the loss per scale `[R, I]`."""
     moments = tuple(ops.convert_to_tensor(part) for part in layer.scale_moments)
-    seen = ops.maximum(ops.convert_to_tensor(layer.gradients_seen), 1.0)
+    seen = ops.maximum(ops.convert_to_tensor(layer.scale_gradients_seen), 1.0)
     values = bases.importance(ops.convert_to_tensor(layer.scales), moments, learning_rate, seen)
     return np.asarray(ops.convert_to_numpy(values))

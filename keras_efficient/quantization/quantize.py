@@ -8,11 +8,12 @@ import numpy as np
 from keras import ops
 
 from keras_efficient import bases
+from keras_efficient.layers.copying import copy_all_weights
 from keras_efficient.layers.multi_bit_conv_2d import MultiBitConv2D
 from keras_efficient.layers.multi_bit_dense import MultiBitDense
 from keras_efficient.layers.multi_bit_layer import MultiBitLayer
 from keras_efficient.quantization.multi_bit_model import MultiBitModel
-from keras_efficient.quantization.rebuild import single
+from keras_efficient.quantization.rebuild import ends
 
 SKIPPED = "left out by name"
 
@@ -46,7 +47,7 @@ class QuantizeReport:
 
     Attributes:
         model: The multi-bit model.
-        layers: One `LayerReport` per layer with a kernel, in order.
+        layers: One `LayerReport` per layer with a kernel, of its own or inside, in order.
     """
 
     model: MultiBitModel
@@ -71,7 +72,8 @@ def quantize(
 ) -> QuantizeReport:
     """Turns the `Dense` and `Conv2D` layers of a trained model into multi-bit ones, sketched from their kernels.
 
-    Other layers are copied with their weights. The model itself is left as it is.
+    Other layers are copied with their weights. Layers that were frozen stay frozen, their bases too. Regularizers and
+    constraints of the kernels and biases that become multi-bit are left out. The model itself is left as it is.
 
     >>> report = quantize(trained, groups={"conv1": "channelwise", "dense1": 512})
     >>> report.model.compile("adam", loss)
@@ -128,10 +130,17 @@ def quantize(
 
     copy = keras.models.clone_model(model, clone_function=clone)
     for layer, same in copied:
-        same.set_weights(layer.get_weights())
-    result = MultiBitModel(single(copy.inputs), single(copy.outputs), name=model.name)
-    rows = [_report(layer, made.get(layer.name), skip) for layer in model.layers if hasattr(layer, "kernel")]
+        copy_all_weights(layer, same)
+    result = MultiBitModel(*ends(copy), name=model.name)
+    rows = [_report(layer, made.get(layer.name), skip) for layer in model.layers if _has_kernel(layer)]
     return QuantizeReport(result, tuple(rows))
+
+
+def _has_kernel(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has, or holds inside, a weight that is more than one number per channel."""
+    if isinstance(layer, keras.layers.Normalization):
+        return False
+    return any(len(weight.shape) > 1 for weight in layer.weights)
 
 
 def _why_not(layer: keras.layers.Layer) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_efficient.layers.copying import copy_all_weights
 from keras_efficient.layers.multi_bit_layer import MAX_ACTIVATION_BITS, MultiBitLayer
 from keras_efficient.quantization.multi_bit_model import MultiBitModel, multi_bit_layers
 
@@ -115,10 +116,14 @@ def _rebuilt(model: keras.Model, changes: Changes, with_max_bits: bool = False) 
         if isinstance(old, MultiBitLayer):
             new.take_weights(old)
         else:
-            new.set_weights(old.get_weights())
-    return single(fresh), single(list(copy.outputs)[: len(model.outputs)])
+            copy_all_weights(old, new)
+    taken, given = ends(model)
+    outputs = keras.tree.pack_sequence_as(given, list(copy.outputs)[: len(model.outputs)])
+    return fresh if with_max_bits else keras.tree.pack_sequence_as(taken, fresh), outputs
 
 
-def single(tensors: Any) -> Any:
-    """The one tensor of a list of one, else the list."""
-    return tensors[0] if len(tensors) == 1 else tensors
+def ends(model: keras.Model) -> tuple[Any, Any]:
+    """Symbolic inputs and outputs of a functional or sequential model, in the structure that it takes and gives."""
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0], model.outputs[0]
+    return model.input, model.output

@@ -150,9 +150,15 @@ def _summary(layer: MultiBitLayer, macs: float) -> LayerSummary:
     )
 
 
+def _is_learnt(weight: Any, layer: keras.layers.Layer) -> bool:
+    """Whether training made a weight, frozen now or not; statistics and states of generators are left out."""
+    frozen = not layer.trainable and "float" in str(weight.dtype) and not weight.name.startswith("moving_")
+    return weight.trainable or frozen
+
+
 def _other_bytes(model: keras.Model, layers: list[MultiBitLayer]) -> float:
     ours = {id(variable) for layer in layers for variable in layer.variables}
     others: list[Any] = [weight for weight in own_weights(model) if id(weight) not in ours]
     for layer in model._flatten_layers(include_self=False):
-        others += [weight for weight in own_weights(layer) if id(weight) not in ours and weight.trainable]
+        others += [weight for weight in own_weights(layer) if id(weight) not in ours and _is_learnt(weight, layer)]
     return 4.0 * sum(float(np.prod(weight.shape)) for weight in {id(w): w for w in others}.values())
