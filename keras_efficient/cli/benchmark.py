@@ -20,15 +20,19 @@ def run(options: argparse.Namespace) -> None:
     """Loads the file both ways, times them in turns, prints a table, or JSON with `--json`."""
     file = existing(options.file, ".tflite")
     data = None if options.data is None else arrays_by_name(options.data)
-    found = measure(file, options.delegate, options.threads, options.runs, data)
+    found = measure(file, options.delegate, options.threads, options.runs, data, options.task)
     if options.json:
         print(json.dumps(found, indent=2))
     else:
         _print(found)
 
 
-def measure(file: pathlib.Path, delegate: str, threads: int, runs: int, data: Any = None) -> dict[str, Any]:
+def measure(
+    file: pathlib.Path, delegate: str, threads: int, runs: int, data: Any = None, task: str | None = None
+) -> dict[str, Any]:
     """Latency of one sample at a time, stock and (unless `delegate` is "none") with the delegate, in turns.
+
+    Of a file of all tasks, `task` is the one that is measured.
 
     Returns:
         Plain values: per row mean, p50 and p95 in microseconds, the share of inputs per exit and mean executed MACs.
@@ -48,17 +52,22 @@ def measure(file: pathlib.Path, delegate: str, threads: int, runs: int, data: An
                 del wanted["delegate"]
         for label, name in wanted.items():
             try:
-                runners[label] = tflite_export.load(file, delegate=name, num_threads=threads)
+                runners[label] = tflite_export.load(file, delegate=name, num_threads=threads, task=task)
             except ValueError as error:
                 if label == "delegate" or len(wanted) == 1:
                     raise
                 notes.append(f"Not measured stock: {error}")
     first = next(iter(runners.values()))
-    arrays = sample_inputs(first.inputs, {name: detail["dtype"] for name, detail in first._inputs.items()}, data)
+    if isinstance(first, tflite_export.StagedRunner):
+        raise ValueError(
+            f"Invalid file. Expected one signature; `tflite_export.measure_stages` times staged files. Received: {file}"
+        )
+    arrays = sample_inputs(first.inputs, {name: detail["dtype"] for name, detail in first.input_details.items()}, data)
     count = len(next(iter(arrays.values())))
     results = {label: runner(**arrays) for label, runner in runners.items()}
-    timers = {label: timing.Timer(file, wanted[label], threads) for label in runners}
-    by_index = {int(detail["index"]): arrays[name] for name, detail in first._inputs.items()}
+    timers = {label: timing.Timer(file, wanted[label], threads, task) for label in runners}
+    fed = {**arrays, **first.default_budgets(count)}
+    by_index = {int(detail["index"]): fed[name] for name, detail in first.input_details.items()}
     ordered = [by_index[index] for index in next(iter(timers.values())).indices]
     times = timing.in_turns(timers, [[array[i : i + 1] for array in ordered] for i in range(count)], runs)
     rows = {}
@@ -71,6 +80,7 @@ def measure(file: pathlib.Path, delegate: str, threads: int, runs: int, data: An
             ).tolist()
     return {
         "file": str(file),
+        **({} if task is None else {"task": task}),
         "threads": threads,
         "runs": runs,
         "inputs": "noise" if data is None else "data",
@@ -99,7 +109,7 @@ def _print(found: dict[str, Any]) -> None:
         "beside stock",
         "MACs executed",
         "exits taken",
-        title=found["file"],
+        title=found["file"] + (f", task {found['task']}" if "task" in found else ""),
         title_justify="left",
     )
     stock = found["rows"].get("stock", {}).get("mean_us")

@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> None:
         target=options.target,
         representative_data=data,
         quantize="int8" if options.int8 else None,
+        task=options.task,
         aar=options.aar,
     )
     print(report)
@@ -66,12 +67,12 @@ def load_model(path: str) -> Any:
     import keras_efficient.policies  # noqa: F401  (registered for loading)
 
     try:
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path, compile=False)
     except Exception as error:
-        unknown = re.search(r"Could not locate class '([^']+)'", str(error))
+        unknown = re.search(r"Could not locate (class|function) '([^']+)'", str(error))
         if unknown:
             raise ValueError(
-                f"Keras cannot load {path!r}: it does not know the class {unknown[1]!r}. Name the module that defines "
-                "it: --import MODULE"
+                f"Keras cannot load {path!r}: it does not know the {unknown[1]} {unknown[2]!r}. Name the module that "
+                "defines it: --import MODULE"
             ) from error
         raise ValueError(f"Keras cannot load {path!r}: {str(error).strip().splitlines()[0]}") from error

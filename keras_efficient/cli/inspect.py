@@ -24,13 +24,14 @@ def run(options: argparse.Namespace) -> None:
         return
     console = made_console()
     for name, contents in found.items():
-        for table in (_overview(name, contents), _ops(contents), _subgraphs(contents)):
+        console.print(name, soft_wrap=True)  # a long path is not cut
+        for table in (_overview(contents), _ops(contents), _subgraphs(contents)):
             if table.row_count:
                 console.print(table)
 
 
-def _overview(path: str, found: dict[str, Any]) -> Table:
-    table = Table(title=path, title_justify="left", show_header=False)
+def _overview(found: dict[str, Any]) -> Table:
+    table = Table(show_header=False)
     known = found["metadata"]
     table.add_row("bytes", f"{found['bytes']:,}")
     for signature in found["signatures"]:

@@ -107,6 +107,7 @@ def _add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="chooses --ops for a device; where --out is a folder or .zip, what belongs beside the model, too",
     )
     command.add_argument("--aar", metavar="FILE.aar", help="the Android library for an Android folder")
+    command.add_argument("--task", metavar="NAME", help="the only task to export of a network of several")
     command.add_argument("--int8", action="store_true", help="int8 weights and activations; needs --data")
     command.add_argument(
         "--data", metavar="FILE.npz", help="real inputs: one array per input of the model (or one array for one input)"
@@ -145,6 +146,7 @@ def _add_benchmark(commands: "argparse._SubParsersAction[Parser]") -> None:
         metavar="FILE.npz",
         help="real inputs; noise where left out, which may take other exits than real ones",
     )
+    command.add_argument("--task", metavar="NAME", help="the task to run of a file of several")
     command.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     command.set_defaults(run=_run_benchmark)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from keras_efficient.tflite_export import delegate_path
 from keras_efficient.tflite_export.runtime import find_runtime
 from keras_efficient.tflite_export.session import file_metadata, plugin_options
+from keras_efficient.tflite_export.task_folding import one_task
 from keras_efficient.tflite_export.timing import interruptions
 
 Array = NDArray[Any]
@@ -32,17 +33,22 @@ class Timer:
         path: A `.tflite` file with batch 1.
         delegate: `"none"` (stock), `"auto"` (ours) or the path of a library.
         threads: Threads of the interpreter.
+        task: Of a file of all tasks, the one to run.
 
     Raises:
-        ValueError: If the file needs a batch of another size than 1, or the runtime refuses it.
+        ValueError: If there is no such task, the file needs a batch of another size than 1, or the runtime refuses it.
         FileNotFoundError: If there is no such library.
     """
 
-    def __init__(self, path: str | os.PathLike[str], delegate: str = "none", threads: int = 1) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], delegate: str = "none", threads: int = 1, task: str | None = None
+    ) -> None:
         runtime = find_runtime()
         library = None if delegate == "none" else delegate_path() if delegate == "auto" else pathlib.Path(delegate)
         delegates = [] if library is None else [runtime.load_delegate(library, plugin_options())]
         content = pathlib.Path(path).read_bytes()
+        if task is not None:
+            content = one_task(content, task)
         self._interpreter = runtime.interpreter(content, delegates, threads, file_metadata(content))
         self.indices = [int(detail["index"]) for detail in self._interpreter.get_input_details()]
         self._dtypes = [detail["dtype"] for detail in self._interpreter.get_input_details()]

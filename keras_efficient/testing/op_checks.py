@@ -89,7 +89,7 @@ class _Subject:
         require_value_error(lambda: self.op(arrays[0][None], *arrays[1:], **values), "one dimension too many")
 
     def gradients(self) -> None:
-        if self.op.output_dtype != "float32":
+        if self.op.output_dtype != "float32" or self.op.arguments[0].dtype != "float32":
             return  # nothing that is trained: an exported file's integers
         arrays, values = self.examples[0]
         layer = OpLayer(self.op.name, values, [list(a.shape) for a in arrays[len(arrays) - len(self.op.weights) :]])

@@ -1,15 +1,19 @@
 """`export`: from a Keras model to one verified `.tflite` file."""
 
 import collections
+import contextlib
 import os
 import pathlib
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_efficient import _native
+from keras_efficient.ops import context
 from keras_efficient.tflite_export import flatbuffer, forms, int8, int8_ops, metadata, plans, prune, runtime, verify
 from keras_efficient.tflite_export import task_file as tasks
+from keras_efficient.tflite_export.int8_branches import integers_out_of_branches
 from keras_efficient.tflite_export.precision import in_float32
 from keras_efficient.tflite_export.report import ExportReport
 from keras_efficient.tflite_export.session import Session
@@ -57,7 +61,8 @@ def export(
         signature: Key of the signature in the file.
         representative_data: Real inputs `[N, ...]`, or arrays by input name. Verification runs on the first 32; with
             `quantize="int8"` the ranges are calibrated on all of them.
-        quantize: None for float32, `"int8"` for int8 weights and activations (our ops keep float32 inside).
+        quantize: None for float32, `"int8"` for int8 weights and activations (our ops that have an int8 twin become it,
+            others keep float32 inside).
         target: For a `.tflite` file, `"android"` and `"coral"` choose `ops="custom"`, `"linux"` composites; `ops`
             overrides it. For a folder, `"android"` puts metadata, labels, the Android library and a Java class beside
             the model, `"coral"` writes one full-int8 file per stage, calibrated on `representative_data`.
@@ -84,6 +89,7 @@ def export(
         OSError: If the path cannot be written.
     """
     form = _check_form(ops, target)
+    labels, normalization = _plain_labels(labels), _plain_normalization(normalization)
     if task is not None:
         model = tasks.plain_network(model, task)
     if is_folder(target, path):
@@ -99,6 +105,15 @@ def export(
             "budget_inputs": budget_inputs,
         }
         return export_folder(model, path, str(target), further, aar)
+    if aar is not None:
+        raise ValueError(
+            f"Invalid value for argument `aar`. Expected None for a single file. Received: {os.fspath(aar)!r}"
+        )
+    if staged and signature != "serving_default":
+        raise ValueError(
+            "Invalid value for argument `signature`. Expected the default for a staged file, whose signatures are "
+            f"named after stages. Received: {signature!r}"
+        )
     file = _check_path(path)
     if quantize not in (None, "int8"):
         raise ValueError(f"Invalid value for argument `quantize`. Expected None or 'int8'. Received: {quantize!r}")
@@ -117,7 +132,7 @@ def export(
     if staged:
         check_staged(model, batch_size)
     if tasks.has_tasks(model):
-        tasks.check_whole(quantize)
+        tasks.check_whole(quantize, ops)
     has_policy = getattr(model, "policy", None) is not None
     if batch_size != 1 and has_policy:
         raise ValueError(
@@ -139,7 +154,7 @@ def export(
             file,
             representative_data,
             {
-                "ops": form,
+                "ops": None if tasks.has_tasks(model) else form,
                 "signature": signature,
                 "quantize": quantize,
                 "batch_size": batch_size,
@@ -154,15 +169,18 @@ def export(
         return tasks.export_tasks(model, file, specs, inputs, more)
     model = in_float32(model)
     plan = plans.stages(model, specs) if staged else plans.whole(model, specs, signature, budget_inputs)
-    quantizing = int8.calibrated(model, specs, representative_data) if quantize else None
+    with context.inlining() if form == "builtin" else contextlib.nullcontext():
+        quantizing = int8.calibrated(model, specs, representative_data) if quantize else None
     traced = trace(model, plan.signatures, whole_ops=form != "builtin", quantizing=quantizing)
     parsed = flatbuffer.parse(traced.content)
     tighten(parsed)
     nodes = forms.find_nodes(parsed, traced.instances, traced.layers_of)
     if quantize:
+        integers_out_of_branches(parsed)
         nodes = int8_ops.on_int8(parsed, nodes)
     written = dict(collections.Counter(node.instance.op.name for node in nodes))
     {"composite": forms.to_composite, "custom": forms.to_custom, "builtin": lambda *_: None}[form](parsed, nodes)
+    parsed.metadata, parsed.description = [], None  # the converter's, of its own file
     prune.drop_unused(parsed)
     stored_form = form if nodes else "builtin"
     entries = {
@@ -201,12 +219,31 @@ def _doubts(parity: verify.Parity, quantize: str | None) -> list[str]:
     """Sentences on a parity that a careful reader would not let pass."""
     if parity.exit_mismatches == parity.inputs:
         return ["Not compared: every input left at another exit than in Keras."]
-    worst = max(parity.differences.values(), default=0.0)
+    worst = float(np.max(list(parity.differences.values()), initial=0.0))  # NaN where one is
     if worst <= FLOAT_TOLERANCE or (quantize is not None and worst < float("inf")):
         return []
     return [
         f"The file differs from Keras by up to {worst:.2e}, more than the {FLOAT_TOLERANCE:.0e} expected of float32."
     ]
+
+
+def _plain_labels(labels: Any) -> list[str] | None:
+    return None if labels is None else [str(label) for label in labels]
+
+
+def _plain_normalization(normalization: Any) -> dict[str, float] | None:
+    """Plain numbers, whatever they came as."""
+    if normalization is None:
+        return None
+    try:
+        plain = {str(name): float(value) for name, value in normalization.items()}
+    except (AttributeError, TypeError, ValueError):
+        plain = {"": float("nan")}
+    if not all(np.isfinite(value) for value in plain.values()):
+        raise ValueError(
+            f"Invalid value for argument `normalization`. Expected finite numbers by name. Received: {normalization!r}"
+        )
+    return plain
 
 
 def _check_path(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_efficient.tflite_export import sharing
 from keras_efficient.tflite_export.extras import require
 
 Model = Any
 Subgraph = Any
 
+IDENTIFIER = b"TFL3"
 STABLEHLO_COMPOSITE = 206
 CUSTOM = 32
 PLACEHOLDER_FOR_GREATER_OP_CODES = 127
@@ -42,7 +44,7 @@ def parse(content: bytes) -> Model:
     Raises:
         ValueError: If the bytes are no readable TFLite flatbuffer.
     """
-    if len(content) < 8 or content[4:8] != b"TFL3":
+    if len(content) < 8 or content[4:8] != IDENTIFIER:
         raise ValueError(
             f"Invalid .tflite content. Expected a TFLite flatbuffer (identifier TFL3). Received: {len(content)} bytes"
             f" beginning with {content[:8]!r}"
@@ -53,15 +55,24 @@ def parse(content: bytes) -> Model:
         for subgraph in model.subgraphs:
             for operator in subgraph.operators or []:
                 operator_code(model, operator)
+            for tensor in subgraph.tensors or []:
+                if tensor.quantization is not None and is_empty(tensor.quantization.scale):
+                    tensor.quantization = None
     except Exception as error:
         raise ValueError(f"Truncated or corrupted .tflite content: {error}") from error
     return model
 
 
+def is_empty(vector: Any) -> bool:
+    """Whether a vector of the object API, which may be None, has no elements."""
+    return vector is None or len(vector) == 0
+
+
 def serialize(model: Model) -> bytes:
-    """The bytes of a `.tflite` file."""
-    utilities = require("ai_edge_litert.tools.flatbuffer_utils", "tflite")
-    return bytes(utilities.convert_object_to_bytearray(model))
+    """The bytes of a `.tflite` file; equal parts are in it once."""
+    builder = sharing.builder_class()()
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
 
 
 def write_whole(path: pathlib.Path, content: bytes) -> None:

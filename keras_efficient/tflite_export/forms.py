@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_efficient.ops import context
-from keras_efficient.ops.registry import Argument
-from keras_efficient.tflite_export import flatbuffer
+from keras_efficient.ops.registry import Argument, Op
+from keras_efficient.tflite_export import compaction, flatbuffer
 from keras_efficient.tflite_export.extras import require
 from keras_efficient.tflite_export.trace import INSTANCE, Instance, convert
 
@@ -124,24 +124,32 @@ def to_composite(model: Any, nodes: Sequence[Node]) -> None:
         node.operator.customOptions = None
         node.operator.builtinOptions2Type = schema.BuiltinOptions2.StableHLOCompositeOptions
         node.operator.builtinOptions2 = options
+    if any(_is_of_bits(node.instance.op) for node in nodes):
+        compaction.drop_names(model)
 
 
 def _convert_references(model: Any, nodes: Sequence[Node]) -> bytes:
     """One file with a signature per op, in the order of `nodes`."""
     tf = require("tensorflow", "tflite")
     module = tf.Module()
-    module.functions = [_reference_function(node) for node in nodes]
+    module.functions = [_reference_function(model, node) for node in nodes]
     signatures = {f"op_{number}": function.get_concrete_function() for number, function in enumerate(module.functions)}
     return convert(module, signatures)
 
 
-def _reference_function(node: Node) -> Any:
-    """An op's reference: inputs are activations, gates and packed weights as stored; other weights are constants."""
+def _reference_function(model: Any, node: Node) -> Any:
+    """An op's reference: inputs are activations, gates and packed weights as stored; other weights are constants.
+
+    Where an activation is a constant of the calling graph the reference knows its value.
+    """
     tf = require("tensorflow", "tflite")
     op = node.instance.op
-    specs = []
+    specs, known = [], {}
     for argument, index in zip(op.arguments, node.dynamic, strict=False):
         tensor = node.subgraph.tensors[index]
+        value = flatbuffer.constant(model, tensor)
+        if value is not None:
+            known[argument.name] = value
         sizes = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
         shape = [None if size < 0 else int(size) for size in sizes]
         specs.append(tf.TensorSpec(shape, argument.dtype, name=argument.name))
@@ -155,6 +163,7 @@ def _reference_function(node: Node) -> Any:
     def reference(*tensors: Any) -> dict[str, Any]:
         values = {name: tf.constant(value) for name, value in constants.items()}
         values.update(zip((spec.name for spec in specs), tensors, strict=True))
+        values.update(known)
         for argument in op.weights:
             if argument.packed and argument.device_permutation is not None:  # as floats, or both ways stay in the file
                 as_float = tf.cast(values[argument.name], "float32")
@@ -191,7 +200,14 @@ def _append_decomposition(model: Any, decompositions: Any, number: int, node: No
             weights.append(by_name[argument.name])
         else:
             weights.append(flatbuffer.add_constant(model, subgraph, f"{op.name}.{argument.name}", stored))
+    if _is_of_bits(op):
+        weights = compaction.compact(model, subgraph, weights)
     return index, weights
+
+
+def _is_of_bits(op: Op) -> bool:
+    """Whether an op's weights are packed bits. Small files are what these are for."""
+    return any(argument.packed and argument.dtype == "uint8" for argument in op.weights)
 
 
 def _cast_once(model: Any, subgraph: Any, index: int) -> None:

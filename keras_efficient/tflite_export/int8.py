@@ -3,8 +3,8 @@
 The converter's own calibration never enters a branch that its inputs do not take, and stops at ops that it does not
 know. So the model runs once over the representative data with everything computed, the range of every layer's inputs
 and outputs is noted, and while the exporter traces, each of those tensors passes a fake-quant node with that range
-(twice around a branch, so that both sides know it). The converter then makes int8 of all builtin ops; our own ops stay
-float32 between dequantise and quantise.
+(twice around a branch, so that both sides know it). The converter then makes int8 of all builtin ops; `int8_ops`
+puts int8 twins in place of our own where they have one, others stay float32 between dequantise and quantise.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import numpy as np
 from keras_efficient.cost.observe import shadowed, wrapped_calls
 from keras_efficient.tflite_export import flatbuffer
 from keras_efficient.tflite_export.extras import require
+from keras_efficient.tflite_export.gated_blocks import layer_gates, with_relu_inside, wrapped_borders
 from keras_efficient.tflite_export.prune import decomposition_indices
 from keras_efficient.tflite_export.signatures import InputSpec, call_model
 
@@ -31,6 +32,8 @@ BEFORE_ACTIVATION = -1
 """Place among a layer's inputs of what its activation reads."""
 POOLED = -2
 """Place among a layer's inputs of the means that its gate net reads."""
+BORDER = -3
+"""Place among a layer gate's inputs of the first tensor that enters its branches; the others go on downwards."""
 SILENT = (keras.layers.InputLayer, keras.layers.Dropout)
 
 
@@ -84,7 +87,7 @@ def calibrated(
             site = sites.get(id(layer))
             if site is None:
                 return original(*args, **kwargs)
-            if not isinstance(layer, FUSED):
+            if not _fuses(layer):
                 args, kwargs = _mapped_inputs(args, kwargs, lambda i, t: place(t, site.inputs.get(i)))
             outputs = original(*args, **kwargs)
             flat = keras.tree.flatten(outputs)
@@ -105,10 +108,27 @@ def calibrated(
             site = sites.get(id(layer))
             return place(original(tensor), None if site is None else site.inputs.get(POOLED))
 
+        def border_range(gate: Any, border: int) -> Range | None:
+            site = sites.get(id(gate))
+            return None if site is None else site.inputs.get(BORDER - border)
+
+        def entering(gate: Any, tensor: Tensor, border: int) -> Any:
+            return place(tensor, border_range(gate, border))
+
+        def leaving(gate: Any, leave: Callable[..., Any], tensor: Tensor, is_open: bool) -> Any:
+            found = border_range(gate, gate.OUTPUT)
+            rectified = found is not None and found.low == 0.0  # by the range alone, without an operator
+            return place(tensor if rectified and not is_open else leave(tensor, is_open), found)
+
+        def whole(gate: Any, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            return place(original(*args, **kwargs), border_range(gate, gate.OUTPUT))
+
         calls = wrapped_calls([*units(model), *stages(model)], call)
+        gates = wrapped_calls(layer_gates(model), whole)
         pools = wrapped_pools(model, pool)
         activations = wrapped_activations(model, activation)
-        with calls, wrapped_summaries(model, summary), activations, pools, _float_policy(model):
+        borders = wrapped_borders(model, entering, leaving)
+        with calls, gates, borders, wrapped_summaries(model, summary), activations, pools, _float_policy(model):
             yield
 
     return quantizing
@@ -126,7 +146,7 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
         if isinstance(layer, SILENT) or getattr(layer, "computes_in_float", False):
             return outputs
         site = sites.setdefault(id(layer), Site({}, {}, {}))
-        fused = isinstance(layer, FUSED)
+        fused = _fuses(layer)
 
         def note(index: int, tensor: Tensor) -> Tensor:
             site.inputs.setdefault(index, Range()).widen(tensor)
@@ -163,9 +183,20 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
         sites.setdefault(id(layer), Site({}, {}, {})).inputs.setdefault(POOLED, Range()).widen(pooled)
         return pooled
 
+    def widen(gate: Any, border: int, tensor: Tensor) -> Tensor:
+        sites.setdefault(id(gate), Site({}, {}, {})).inputs.setdefault(BORDER - border, Range()).widen(tensor)
+        return tensor
+
+    def entering(gate: Any, tensor: Tensor, border: int) -> Any:
+        return widen(gate, border, tensor)
+
+    def leaving(gate: Any, leave: Callable[..., Any], tensor: Tensor, is_open: bool) -> Any:
+        return widen(gate, gate.OUTPUT, leave(tensor, is_open))
+
     calls = wrapped_calls([*units(model), *stages(model)], call)
-    pools = wrapped_pools(model, pool)
-    with calls, wrapped_summaries(model, summary), wrapped_activations(model, activation), pools:
+    pools, borders = wrapped_pools(model, pool), wrapped_borders(model, entering, leaving)
+    summaries, activations = wrapped_summaries(model, summary), wrapped_activations(model, activation)
+    with calls, with_relu_inside(model), borders, summaries, activations, pools:
         for start in range(0, count, BATCH):
             produced.clear()
             tensors = [
@@ -173,6 +204,13 @@ def observe(model: keras.Model, specs: Sequence[InputSpec], data: Any) -> dict[i
             ]
             call_model(model, specs, tensors)
     return sites
+
+
+def _fuses(layer: keras.layers.Layer) -> bool:
+    """Whether a layer becomes part of the operator before it, so that there is no tensor in between."""
+    if isinstance(layer, keras.layers.ReLU):
+        return layer.max_value in (None, 6.0) and not layer.negative_slope and not layer.threshold
+    return isinstance(layer, FUSED)
 
 
 def units(model: keras.layers.Layer) -> list[keras.layers.Layer]:

@@ -19,7 +19,8 @@ FORMAT = 1
 
 def encode(entries: dict[str, Any]) -> bytes:
     """The JSON object, with the format and this package's version in front."""
-    return json.dumps({"format": FORMAT, "version": keras_efficient.__version__, **entries}).encode()
+    whole = {"format": FORMAT, "version": keras_efficient.__version__, **entries}
+    return json.dumps(whole, separators=(",", ":")).encode()
 
 
 def read(model: Any) -> dict[str, Any]:

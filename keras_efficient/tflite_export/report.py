@@ -44,7 +44,7 @@ class ExportReport:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(title=f"Exported {self.path}", title_justify="left", show_header=False)
+        table = Table(show_header=False)
         written = ", ".join(f"{count} x {name}" for name, count in sorted(self.written.items())) or "none"
         table.add_row("ops", f"{self.ops}: {written}")
         table.add_row("bytes", f"{self.bytes:,}")
@@ -57,6 +57,7 @@ class ExportReport:
             table.add_row("int8 ops", f"{self.quantized:.1%}")
         for note in self.notes:
             table.add_row("note", note)
-        console = Console(file=io.StringIO(), width=100)
+        console = Console(file=io.StringIO(), width=100, markup=False, highlight=False)
+        console.print(f"Exported {self.path}", soft_wrap=True)  # a long path is not cut
         console.print(table)
         return str(console.file.getvalue()).rstrip()  # type: ignore[attr-defined]

@@ -109,7 +109,7 @@ class Runner:
         self.interpreter = session.interpreter
         self.metadata = session.metadata
         self._signature = self.interpreter.get_signature_runner()
-        details = self._signature.get_input_details()
+        details = self.input_details = self._signature.get_input_details()
         self._budget_inputs = [n for n in BUDGET_INPUTS if n in details and self.metadata.get("budget_inputs", False)]
         self._inputs = {name: detail for name, detail in details.items() if name not in self._budget_inputs}
         # The outputs that the exporter added; by their names alone where the file's metadata cannot be read.
@@ -177,8 +177,10 @@ class Runner:
             "deadline_macs": deadline_macs,
             "deadline_us": deadline_us,
         }
-        if self._budget_inputs or any(value is not None for value in budgets.values()):
+        if any(value is not None for value in budgets.values()):
             arrays.update(self._budget_arrays(budget(self._budget_entries(), count, **budgets)))
+        else:
+            arrays.update(self.default_budgets(count))
         outputs: list[dict[str, Array]] = []
         macs: list[float] = []
         for start in range(0, count, size):
@@ -189,6 +191,10 @@ class Runner:
         merged = {name: np.concatenate([one[name] for one in outputs]) for name in outputs[0]}
         added = {name: merged.pop(name) for name in self._own}
         return Result(merged, added.get("exit_index"), np.asarray(macs, "float64"))
+
+    def default_budgets(self, count: int) -> dict[str, Array]:
+        """What the inputs for budgets get where none is given, `[count]` each; empty for a file without them."""
+        return self._budget_arrays(budget(self.metadata, count)) if self._budget_inputs else {}
 
     def _budget_entries(self) -> dict[str, Any]:
         """The metadata that a budget is read from; none where the file has no inputs for it."""

@@ -53,12 +53,17 @@ def plain_network(model: Any, task: str) -> keras.Model:
     return plain
 
 
-def check_whole(quantize: str | None) -> None:
+def check_whole(quantize: str | None, ops: str | None) -> None:
     """Raises a `ValueError` of one sentence unless all tasks can be written into one file this way."""
     if quantize is not None:
         raise ValueError(
             "Invalid value for argument `quantize`. Expected None for a file of all tasks, whose shared filters have "
             f"other ranges in each; export one `task` at a time. Received: {quantize!r}"
+        )
+    if ops not in (None, "builtin"):
+        raise ValueError(
+            "Invalid value for argument `ops`. Expected None or 'builtin' for a file of all tasks, which consists of "
+            f"builtin ones. Received: {ops!r}"
         )
 
 
@@ -102,7 +107,8 @@ def export_tasks(
         for signature in signatures:
             reference = reference_function(signature)
             folded = Runner(Session(one_task(content, signature.key), found, None, 1))
-            parity[signature.key] = max(verify.compare(reference, folded, inputs).differences.values())
+            differences = verify.compare(reference, folded, inputs).differences
+            parity[signature.key] = float(np.max(list(differences.values())))
     flatbuffer.write_whole(file, content)
     return ExportReport(
         path=str(file),
@@ -145,13 +151,14 @@ def _pool_filters(parsed: Any, model: MultiTask) -> tuple[int, list[str]]:
             continue
         pooled += pool.nbytes
         for graph, index, match in zip(graphs, indices, found, strict=True):
-            assert match is not None
-            _take_from_pool(parsed, graph, *match, pool, index, layer)
+            while match is not None:  # again where the backbone calls the layer again
+                _take_from_pool(parsed, graph, *match, pool, index, layer)
+                match = _find(parsed, graph, pool[index])
     return pooled, left
 
 
 def _find(parsed: Any, graph: Any, kernel: Array) -> tuple[Any, Array] | None:
-    """The operator whose constant weights are `kernel` times a scale per filter, and the scales `[slots]`."""
+    """The first operator whose constant weights are `kernel` times a scale per filter, and the scales `[slots]`."""
     flat = kernel.reshape(len(kernel), -1).astype("float64")
     norms = (flat**2).sum(axis=1)
     for operator in graph.operators:

@@ -86,7 +86,8 @@ def _take_pieces(model: Any, kinds: list[str], subgraph: Any) -> None:
         piece = _piece(model, subgraph, operator, joined)
         if piece is None:
             continue
-        shape = np.asarray(subgraph.tensors[int(operator.outputs[0])].shape, "int32")
+        given = subgraph.tensors[int(operator.outputs[0])]
+        shape = np.asarray(given.shape if given.shapeSignature is None else given.shapeSignature, "int32")
         constant = flatbuffer.add_constant(model, subgraph, "piece/shape", shape)
         operator.opcodeIndex = flatbuffer.opcode_index(model, flatbuffer.schema().BuiltinOperator.RESHAPE)
         if operator.opcodeIndex == len(kinds):
@@ -115,7 +116,8 @@ def _piece(model: Any, subgraph: Any, cut: Any, joined: Any) -> int | None:
         return None
     width = sum(int(part.shape[1]) for part in parts)
     first = int(begin[1]) % width if begin[1] < 0 else int(begin[1])
-    last = first + 1 if options.shrinkAxisMask & 2 else width if options.endMask & 2 else int(end[1]) % (width + 1)
+    stop = int(end[1]) + width if end[1] < 0 else min(int(end[1]), width)
+    last = first + 1 if options.shrinkAxisMask & 2 else width if options.endMask & 2 else stop
     start = 0
     for index, part in zip(joined.inputs, parts, strict=True):
         if start == first and start + int(part.shape[1]) == last:

@@ -19,6 +19,7 @@ from keras_efficient.ops.attributes import Attributes
 from keras_efficient.ops.context import Event
 from keras_efficient.ops.registry import Op
 from keras_efficient.tflite_export.extras import require
+from keras_efficient.tflite_export.gated_blocks import with_relu_inside
 from keras_efficient.tflite_export.signatures import Signature
 
 Tensor = Any
@@ -84,13 +85,15 @@ class Trace:
         return sorted({node.name.rpartition("/")[0] for node in nodes if node.op == op_type} - {""})
 
 
-def inlining_ops() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def inlining_ops() -> Iterator[None]:
     """While this is active an op is its reference, in full: no kernel will skip anything of it."""
 
     def call(op: Op, tensors: Sequence[Tensor], attributes: Attributes) -> Tensor:
         return op.reference(*tensors, **dataclasses.asdict(attributes))
 
-    return context.calling_ops_with(call)
+    with context.calling_ops_with(call), context.inlining():
+        yield
 
 
 @contextlib.contextmanager
@@ -169,7 +172,7 @@ def _traced_function(
         counting: contextlib.AbstractContextManager[list[Event]] = (
             cost.counting(model) if signature.known_macs is None else contextlib.nullcontext([])
         )
-        with keeping, ops.skipping(_skips(signature)), quantize, counting as events:
+        with keeping, ops.skipping(_skips(signature)), with_relu_inside(model), quantize, counting as events:
             outputs = signature.function(*tensors)
         dense = [sum(event.dense for event in events if event.by_op is kind) for kind in (False, True)]
         counts = any(event.name == "branch" for event in events)
@@ -182,14 +185,17 @@ def _traced_function(
                     f"Invalid output name {MACS_OUTPUT!r}. Expected another one, since files with branches have an "
                     "output of that name"
                 )
-            sums = [
-                tf.add_n([tf.reduce_sum(e.executed) for e in events if e.by_op is kind] or [tf.zeros(())])
-                for kind in (False, True)
-            ]
-            named[MACS_OUTPUT] = tf.stack(sums)
+            named[MACS_OUTPUT] = tf.reshape(tf.stack([_executed(events, kind) for kind in (False, True)]), (2,))
         return named
 
     return tf.function(serve, input_signature=_tensor_specs(signature), autograph=False)
+
+
+def _executed(events: Sequence[Event], by_op: bool) -> Tensor:
+    """Multiply-adds `[1]` of one kind, of all samples together."""
+    tf = require("tensorflow", "tflite")
+    counts = [event.executed for event in events if event.by_op is by_op]
+    return tf.add_n([n if n.shape == (1,) else tf.reshape(tf.reduce_sum(n), (1,)) for n in counts] or [tf.zeros((1,))])
 
 
 def _skips(signature: Signature) -> bool:

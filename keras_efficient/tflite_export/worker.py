@@ -80,7 +80,7 @@ def main(directory: str) -> None:
         with np.load(folder / "data.npz") as stored:
             data: Any = {name[2:]: stored[name] for name in stored.files} or None
         data = data[""] if data is not None and set(data) == {""} else data
-        model = keras.saving.load_model(folder / "model.keras")
+        model = keras.saving.load_model(folder / "model.keras", compile=False)
         answer = export(model, request["path"], representative_data=data, **request["arguments"]).to_dict()
     except Exception as error:
         kind = next(

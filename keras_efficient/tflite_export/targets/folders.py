@@ -60,6 +60,8 @@ def _coral(
         "quantize": (None, "int8"),
         "batch_size": (1,),
         "budget_inputs": (None, False),
+        "staged": (False, True),
+        "signature": ("serving_default",),
     }
     for name, values in taken.items():
         if arguments[name] not in values:
