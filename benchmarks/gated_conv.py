@@ -319,13 +319,20 @@ def name_of(shape: tuple[int, int, int]) -> str:
     return f"{kernel_size}x{kernel_size} {size}x{size}x{channels}"
 
 
+def result_path(base: Path, threads: int, isa: str | None) -> Path:
+    """Where a run with these options is kept."""
+    return base.with_stem(base.stem + (f"_{isa}" if isa else "") + (f"_{threads}_threads" if threads > 1 else ""))
+
+
 def main() -> None:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks; writes no file")
     parser.add_argument("--dtype", choices=DTYPES, help="one type only; writes no file")
-    parser.add_argument("--threads", type=int, default=1, help="of both sides; other numbers than 1 write no file")
-    parser.add_argument("--isa", choices=ISAS, help="force a path (default: the best one); writes no file")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of both sides; other numbers than 1 have files of their own"
+    )
+    parser.add_argument("--isa", choices=ISAS, help="force a path (default: the best one); has a file of its own")
     parser.add_argument("--data-dir", help="not used: the tensors are random")
     parser.add_argument("--only", help="shapes whose name contains this; writes no file")
     arguments = parser.parse_args()
@@ -361,9 +368,10 @@ def main() -> None:
         "shapes": shapes,
         "machine": machine(),
     }
-    if not (arguments.quick or arguments.isa or arguments.only or arguments.dtype or arguments.threads != 1):
-        RESULT.parent.mkdir(parents=True, exist_ok=True)
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    if not (arguments.quick or arguments.only or arguments.dtype):
+        path = result_path(RESULT, arguments.threads, arguments.isa)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 

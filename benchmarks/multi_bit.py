@@ -1,18 +1,20 @@
 """How fast multi-bit convolutions and dense layers are beside XNNPACK's int8 ones, batch 1.
 
-`python -m benchmarks.multi_bit [--quick] [--threads N] [--isa NAME] [--only NAME] [--work DIR]`. Every finished size is
-written into the file at once; `--only` measures some of them and leaves what the file says of the others, so a run may
-be done in pieces. Both sides are timed in the same process in alternating blocks: CPU time of the calling thread, or
-wall time with several threads. Times are medians over the blocks, a speed-up is the median of the blocks' ratios.
-Packing of inputs into bits, building of tables and rounding of outputs are inside the times. Our kernels are called
-directly, so what a call of an interpreter takes, measured with one that computes next to nothing (`invoke_us`), is
-taken off XNNPACK's times.
+`python -m benchmarks.multi_bit [--quick] [--threads N] [--isa NAME] [--only NAME] [--work DIR] [--larq PYTHON]`. Every
+finished size is written into the file at once; `--only` measures some of them and leaves what the file says of the
+others, so a run may be done in pieces. Both sides are timed in the same process in alternating blocks: CPU time of the
+calling thread, or wall time with several threads. Times are medians over the blocks, a speed-up is the median of the
+blocks' ratios. Packing of inputs into bits, building of tables and rounding of outputs are inside the times. Our
+kernels are called directly, so what a call of an interpreter takes, measured with one that computes next to nothing
+(`invoke_us`), is taken off XNNPACK's times.
 
 `conv ... w1aN`: 3x3, "same", weights of one bit with a scale for every channel and tap, int8 in and out; inputs become
 signs (`a1`), four levels (`a2`), or stay int8 (`a8`). The peer is XNNPACK's static int8 convolution of the same size,
 int8 in and out. `dense ...`: float32 in and out, groups of 256 weights; `mixed` has 0, 1 and 2 bits, 0.75 on average.
 The peer is XNNPACK's dynamic int8 layer, float32 in and out; XNNPACK's static int8 layer stands beside it. `error` is
 the root mean square difference to the same layer computed from unpacked weights in float32, relative to its outputs.
+`--larq` names the Python of an environment with Larq Compute Engine (see `benchmarks.larq_peer`), whose binary
+convolution is then timed as well, in a process of its own.
 """
 
 from __future__ import annotations
@@ -301,6 +303,9 @@ def measure_convolutions(library: ctypes.CDLL, size: int, channels: int, options
         name, error = f"a{bits or 8}", error_of_convolution(library, size, channels, bits, options["isa"])
         case = summary(times, name, "peer", size * size * 9 * channels * channels, error=error, types="int8 to int8")
         cases[f"conv {size}x{size}x{channels} w1{name}"] = {**case, "peer": "static int8"}
+        if bits == 1 and options["larq"]:
+            us = float(np.median(options["larq"][f"{size}x{channels}"])) * 1e6
+            cases[f"conv {size}x{size}x{channels} w1{name}"] |= {"larq_us": us, "larq_speedup": us / case["us"]}
         ours[name].close()
     return cases
 
@@ -325,6 +330,14 @@ def measure_dense(library: ctypes.CDLL, size: int, options: dict[str, Any]) -> d
     return cases
 
 
+def larq_seconds(python: str) -> dict[str, list[float]]:
+    """Seconds of Larq's binary convolutions by size, one for each block."""
+    sizes = [f"{size}x{channels}" for size, channels in CONVOLUTIONS]
+    command = [python, "-m", "benchmarks.larq_peer", *sizes]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
 def report(cases: dict[str, Any]) -> None:
     """Prints a line for every case."""
     for name, case in cases.items():
@@ -334,6 +347,8 @@ def report(cases: dict[str, Any]) -> None:
             f"{name:24}{mine}   {peer}   {case['speedup']:5.2f}x   error {case['error']:.1e}   {case['types']}",
             flush=True,
         )
+        if "larq_us" in case:
+            print(f"{'':24}Larq Compute Engine {case['larq_us']:.0f} us, {case['larq_speedup']:.1f}x")
 
 
 def result_path(threads: int, isa: str | None) -> Path:
@@ -365,6 +380,7 @@ def main() -> None:
     parser.add_argument("--isa", choices=ISAS, help="force a path (default: the best one); has a file of its own")
     parser.add_argument("--data-dir", help="not used: the tensors are random")
     parser.add_argument("--only", help="sizes whose name contains this: conv, dense, 56, 4096, ...")
+    parser.add_argument("--larq", help="Python of an environment with Larq Compute Engine, one thread")
     parser.add_argument("--work", help="keeps the compiled kernels here (default: nowhere)")
     arguments = parser.parse_args()
     threads, blocks = arguments.threads, 5 if arguments.quick else 25
@@ -379,6 +395,7 @@ def main() -> None:
             "threads": threads,
             "blocks": blocks,
             "block_seconds": 0.01,
+            "larq": larq_seconds(arguments.larq) if arguments.larq else {},
             "pool": ctypes.c_void_p(library.ke_thread_pool_create(threads) if threads > 1 else None),
             "invoke": {dtype: invoke_seconds(dtype, blocks, threads) for dtype in ("int8", "float32")},
         }

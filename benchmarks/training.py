@@ -24,6 +24,7 @@ class Recipe:
         peak: Highest learning rate.
         warmup: Share of the steps in which the rate climbs there from a twentieth of it; a cosine takes it to 0.
         clip: Norm at which the whole gradient is clipped, a guard for the first steps.
+        batch: Images per step.
         options: Further arguments of `compile`.
     """
 
@@ -31,6 +32,7 @@ class Recipe:
     peak: float = 0.2
     warmup: float = 0.2
     clip: float = 2.0
+    batch: int = BATCH
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -47,7 +49,7 @@ def trained(
         return keras.saving.load_model(path)
     keras.utils.set_random_seed(seed)
     model = make()
-    batches = datasets.Augmented(dataset.x_train, dataset.y_train, BATCH, shift=SHIFT, seed=seed)
+    batches = datasets.Augmented(dataset.x_train, dataset.y_train, recipe.batch, shift=SHIFT, seed=seed)
     steps = recipe.epochs * len(batches)
     climb = round(recipe.warmup * steps)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -56,8 +58,12 @@ def trained(
         warmup_target=recipe.peak if climb else None,
         warmup_steps=climb,
     )
+    optimizer = keras.optimizers.SGD(
+        rate, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY, global_clipnorm=recipe.clip
+    )
+    optimizer.exclude_from_weight_decay(var_names=["gate_kernel", "gate_bias"])  # it would make gates constant
     model.compile(
-        keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY, global_clipnorm=recipe.clip),
+        optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         **recipe.options,

@@ -3,6 +3,9 @@
 `python -m benchmarks.alq [--net lenet5|vgg_small] [--quick] [--data-dir DIR] [--work DIR] [--parts PART,...]`. Trains
 the network in floats, then quantises it round by round; then the same network with uniform bits, and as Keras quantises
 it. What is finished is on disk, and an interrupted run goes on.
+
+Parts can run one by one, also at the same time and on several machines over copies of `--work`. `float` comes first;
+`files` and `devices` alone need TensorFlow and a runtime, and what `alq` and `activations` leave behind.
 """
 
 import argparse
@@ -11,6 +14,8 @@ import json
 import math
 import pathlib
 import tempfile
+import time
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -22,8 +27,17 @@ from keras_efficient import datasets, quantization
 from keras_efficient.demo.machine import machine
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
-PARTS = ("alq", "uniform", "keras", "devices")
 UNIFORM_BITS = (1, 2, 4)
+KERAS_MODES = ("int8", "int4")
+PARTS = (
+    "float",
+    "alq",
+    *(f"uniform_{bits}" for bits in UNIFORM_BITS),
+    *(f"keras_{mode}" for mode in KERAS_MODES),
+    "activations",
+    "files",
+    "devices",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +47,23 @@ class Setting:
     Attributes:
         dataset: Name of its data set.
         width: Of the network, relative to the published one.
-        float_epochs: Of the training in floats.
+        training: In floats.
         uniform_epochs: Of the training with uniform bits, from the float weights.
         activation_epochs: Of the training with 2-bit activations, after ALQ.
         recipe: Of ALQ.
+        taught: Whether ALQ and uniform bits learn from the float network instead of labels, see `lessons`.
+        backups: Whether interrupted trainings go on from their last epoch; writing takes about as long as an epoch
+            on a GPU.
     """
 
     dataset: str
     width: float
-    float_epochs: int
+    training: networks.Training
     uniform_epochs: int
     activation_epochs: int
     recipe: rounds.Recipe
+    taught: bool = False
+    backups: bool = True
 
     def network(self) -> keras.Model:
         """The network, not trained yet."""
@@ -52,8 +71,11 @@ class Setting:
 
 
 SETTINGS = {
-    "lenet5": Setting("mnist", 1.0, 5, 3, 2, rounds.LENET5),
-    "vgg_small": Setting("cifar10", 0.25, 20, 8, 4, rounds.VGG_SMALL),
+    "lenet5": Setting("mnist", 1.0, networks.Training(5), 3, 2, rounds.LENET5),
+    "vgg_small": Setting(
+        "cifar10", 1.0, networks.Training(30, 2e-3, 2, 0.05), 16, 4, rounds.VGG_SMALL, taught=True, backups=False
+    ),
+    "vgg_small_quarter": Setting("cifar10", 0.25, networks.Training(20), 8, 4, rounds.VGG_SMALL_QUARTER),
 }
 
 
@@ -65,11 +87,20 @@ def main() -> None:
     parser.add_argument("--data-dir", help="directory of mnist.npz and cifar10.npz")
     parser.add_argument("--work", type=pathlib.Path, help="where cells are kept (default: build/alq/<net>)")
     parser.add_argument(
-        "--parts", default=",".join(PARTS), help="what to measure; the rest is taken from disk if there"
+        "--parts",
+        default=",".join(PARTS),
+        help=f"what to measure, of {', '.join(PARTS)}; the rest is taken from disk if there",
     )
+    parser.add_argument("--width", type=float, help="of VGG-small, relative to the published one")
+    parser.add_argument("--latent-epochs", type=int, help="straight-through epochs of the last step of ALQ")
+    parser.add_argument("--float-epochs", type=int, help="epochs of the training in floats")
+    parser.add_argument("--uniform-epochs", type=int, help="epochs of every training with uniform bits")
+    parser.add_argument("--labels", action="store_true", help="ALQ and uniform bits learn from labels alone")
     options = parser.parse_args()
     parts = options.parts.split(",")
-    setting = SETTINGS[options.net]
+    if not set(parts) <= set(PARTS):
+        parser.error(f"--parts: expected some of {', '.join(PARTS)}, received {options.parts}")
+    setting = _changed(SETTINGS[options.net], options)
     dataset = datasets.load(setting.dataset, options.data_dir)
     if options.quick:
         with tempfile.TemporaryDirectory() as work:
@@ -78,14 +109,25 @@ def main() -> None:
             )
     else:
         work = options.work or pathlib.Path("build/alq") / options.net
+        if not claimed(work, setting):
+            parser.error(f"--work: expected a directory without results of another setting, received {work}")
         summary = measured(options.net, setting, dataset, work, parts, images=2000)
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"alq_{options.net}.json").write_text(json.dumps(summary, indent=1) + "\n")
-        if "alq" in summary:
+        if "alq" in summary and "files" in parts:
             network = keras.saving.load_model(work / "multi_bit.keras")
             quantization.picture(network, RESULTS / f"alq_{options.net}.png")
     print_table(summary)
     print(json.dumps(summary))
+
+
+def claimed(work: pathlib.Path, setting: Setting) -> bool:
+    """Whether a directory holds results of this setting alone; one without any does from now on."""
+    note, text = work / "setting.json", json.dumps(dataclasses.asdict(setting), indent=1)
+    if not note.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        note.write_text(text)
+    return note.read_text() == text
 
 
 def measured(
@@ -95,33 +137,43 @@ def measured(
     cells = Cells(work / "cells")
     keras.utils.set_random_seed(0)
     path = work / "float.keras"
-    model = networks.trained(path, setting.network(), dataset, setting.float_epochs, peak_rate=2e-3)
+    model = networks.trained(path, setting.network(), dataset, setting.training, with_backups=setting.backups)
+    makers: dict[str, Callable[[], Any]] = {
+        "float": lambda: {"bytes": 4.0 * _trained(model), **networks.accuracies(model, dataset)},
+        "alq": lambda: alq_figures(model, dataset, setting, work),
+    }
+    for bits in UNIFORM_BITS:
+        makers[f"uniform_{bits}"] = lambda bits=bits: uniform.uniform_figures(
+            model, dataset, bits, setting.uniform_epochs, work, setting.taught, setting.backups
+        )
+    for mode in KERAS_MODES:
+        makers[f"keras_{mode}"] = lambda mode=mode: uniform.keras_figures(path, dataset, mode)
+    makers["activations"] = lambda: activation_figures(dataset, setting, work)
+    makers["files"] = lambda: files.exported(keras.saving.load_model(work / "multi_bit.keras"), dataset, work, images)
+    makers["devices"] = lambda: device_figures(model, dataset, work, images)
+    found = {
+        name: cells.get(name, make)
+        for name, make in makers.items()
+        if name in parts or (cells.directory / f"{name}.json").exists()
+    }
     summary: dict[str, Any] = {
         "claim": "alq",
         "net": net,
         "machine": machine(),
         "setting": dataclasses.asdict(setting),
-        "float": cells.get("float", lambda: {"bytes": 4.0 * _trained(model), **networks.accuracies(model, dataset)}),
+        **found,
     }
-    makers = {"alq": lambda: alq_figures(model, dataset, setting, work, images)}
-    for bits in UNIFORM_BITS:
-        makers[f"uniform_{bits}"] = lambda bits=bits: uniform.uniform_figures(
-            model, dataset, bits, setting.uniform_epochs, work
-        )
-    for mode in ("int8", "int4"):
-        makers[f"keras_{mode}"] = lambda mode=mode: uniform.keras_figures(path, dataset, mode)
-    makers["devices"] = lambda: device_figures(model, dataset, setting, work, images)
-    for name, make in makers.items():
-        if name.split("_")[0] in parts or (cells.directory / f"{name}.json").exists():
-            summary[name] = cells.get(name, make)
+    if "alq" in found and "files" in found:
+        summary["alq"] = {**found["alq"], "files": summary.pop("files")}
+    if "activations" in found and "devices" in found:
+        summary["devices"] = {"activations": summary.pop("activations"), "files": found["devices"]}
     return summary
 
 
-def alq_figures(
-    model: keras.Model, dataset: datasets.Dataset, setting: Setting, work: pathlib.Path, images: int
-) -> dict[str, Any]:
-    """Bits, bytes and accuracy of the network after ALQ, in Keras and as a file."""
-    network = rounds.compressed(work, model, dataset, setting.recipe)
+def alq_figures(model: keras.Model, dataset: datasets.Dataset, setting: Setting, work: pathlib.Path) -> dict[str, Any]:
+    """Bits, bytes and accuracy of the network after ALQ."""
+    start = time.monotonic()
+    network = rounds.compressed(work, model, dataset, setting.recipe, taught=setting.taught)
     found = quantization.summary(network)
     plain = quantization.finished(network)
     plain.save(work / "multi_bit.keras")
@@ -133,22 +185,28 @@ def alq_figures(
         "scales_per_group": found.scale_bits,
         "layers": [dataclasses.asdict(row) for row in found.layers],
         "macs_by_precision": found.macs_by_precision,
-        **networks.accuracies(network, dataset),
-        "files": files.exported(plain, dataset, work, images),
+        **networks.accuracies(plain, dataset),
+        "trained": {
+            "setting": dataclasses.asdict(setting),
+            "machine": machine(),
+            "devices": networks.device_names(),
+            "seconds": time.monotonic() - start,
+        },
     }
 
 
-def device_figures(
-    model: keras.Model, dataset: datasets.Dataset, setting: Setting, work: pathlib.Path, images: int
-) -> dict[str, Any]:
+def activation_figures(dataset: datasets.Dataset, setting: Setting, work: pathlib.Path) -> dict[str, float]:
+    """Accuracy of the network after ALQ with 2-bit activations."""
+    network = keras.saving.load_model(work / "multi_bit.keras")
+    network = devices.with_activations(network, dataset, setting.activation_epochs)
+    quantization.finished(network).save(work / "activations.keras")
+    return networks.accuracies(network, dataset)
+
+
+def device_figures(model: keras.Model, dataset: datasets.Dataset, work: pathlib.Path, images: int) -> dict[str, Any]:
     """The network in floats, int8, few bits, and few bits with 2-bit activations."""
-    network = rounds.compressed(work, model, dataset, setting.recipe)
-    path = work / "activations.keras"
-    if not path.exists():
-        quantization.finished(devices.with_activations(network, dataset, setting.activation_epochs)).save(path)
-    activations = keras.saving.load_model(path)
-    found = devices.end_to_end(model, quantization.finished(network), activations, dataset, work, images)
-    return {"activations": networks.accuracies(activations, dataset), "files": found}
+    network, activations = (keras.saving.load_model(work / name) for name in ("multi_bit.keras", "activations.keras"))
+    return devices.end_to_end(model, network, activations, dataset, work, images)
 
 
 def print_table(summary: dict[str, Any]) -> None:
@@ -169,11 +227,52 @@ def _trained(model: keras.Model) -> float:
     return float(sum(math.prod(variable.shape) for variable in model.trainable_variables))
 
 
+def _changed(setting: Setting, options: argparse.Namespace) -> Setting:
+    """The setting with what the command line asks for."""
+    if options.width is not None:
+        setting = _narrower(setting, options.width)
+    steps = setting.recipe.steps
+    if options.latent_epochs is not None:
+        decay = steps[-1].latent_decay ** (steps[-1].latent_epochs / max(1, options.latent_epochs))  # to the same rate
+        last = dataclasses.replace(steps[-1], latent_epochs=options.latent_epochs, latent_decay=decay)
+        steps = (*steps[:-1], last)
+    training, uniform_epochs = setting.training, setting.uniform_epochs
+    if options.float_epochs is not None:
+        training = dataclasses.replace(training, epochs=options.float_epochs)
+    if options.uniform_epochs is not None:
+        uniform_epochs = options.uniform_epochs
+    return dataclasses.replace(
+        setting,
+        training=training,
+        uniform_epochs=uniform_epochs,
+        recipe=dataclasses.replace(setting.recipe, steps=steps),
+        taught=setting.taught and not options.labels,
+    )
+
+
+def _narrower(setting: Setting, width: float) -> Setting:
+    """The setting at another width of VGG-small: groups of dense layers as narrow, of convolutions wide enough."""
+    groups = {
+        name: size if isinstance(size, str) else int(size * width / setting.width)
+        for name, size in setting.recipe.groups.items()
+    }
+    for layer in networks.vgg_small(width).layers:
+        if isinstance(layer, keras.layers.Conv2D) and layer.kernel.shape[2] < rounds.LEAST_GROUP:
+            groups[layer.name] = "channelwise"
+    return dataclasses.replace(setting, width=width, recipe=dataclasses.replace(setting.recipe, groups=groups))
+
+
 def _short(setting: Setting) -> Setting:
+    if setting.dataset == "cifar10":
+        setting = _narrower(setting, 0.125)
     last = dataclasses.replace(setting.recipe.steps[-1], latent_epochs=1, final_epochs=0)
     recipe = dataclasses.replace(setting.recipe, steps=(last,))
     return dataclasses.replace(
-        setting, width=min(setting.width, 0.125), float_epochs=1, uniform_epochs=1, recipe=recipe
+        setting,
+        training=dataclasses.replace(setting.training, epochs=1, warmup_epochs=0),
+        uniform_epochs=1,
+        activation_epochs=1,
+        recipe=recipe,
     )
 
 

@@ -1,4 +1,4 @@
-"""One network as four files: floats, static int8, few-bit weights, and few-bit weights with 2-bit activations."""
+"""One network as files: floats, static int8, few-bit weights with float32, int8 and 2-bit activations."""
 
 import pathlib
 from typing import Any
@@ -40,6 +40,7 @@ def end_to_end(
         "float32": (floats, {}, "none"),
         "int8": (floats, {"quantize": "int8"}, "none"),
         "alq": (network, {"ops": "custom"}, "auto"),
+        "alq, int8": (network, {"ops": "custom", "quantize": "int8"}, "auto"),
         f"alq, {ACTIVATION_BITS}-bit activations": (activations, {"ops": "custom"}, "auto"),
     }
     found: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 """The two networks of the comparison, and their training in floats; it goes on where it was interrupted."""
 
+import dataclasses
 import pathlib
 
 import keras
@@ -7,6 +8,36 @@ import keras
 from keras_efficient import datasets
 
 BATCH = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How a network is trained in floats, with Adam and a cosine decay of the learning rate.
+
+    Attributes:
+        epochs: How many.
+        rate: Learning rate at its peak.
+        warmup_epochs: Epochs in which it rises to the peak.
+        weight_decay: Of kernels, decoupled (AdamW).
+    """
+
+    epochs: int
+    rate: float = 2e-3
+    warmup_epochs: int = 0
+    weight_decay: float = 0.0
+
+    def optimizer(self, steps: int) -> keras.optimizers.Optimizer:
+        """For epochs of `steps` batches."""
+        rising = self.warmup_epochs * steps
+        rate = keras.optimizers.schedules.CosineDecay(
+            self.rate / 100 if rising else self.rate,
+            self.epochs * steps - rising,
+            warmup_target=self.rate if rising else None,
+            warmup_steps=rising,
+        )
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=self.weight_decay)
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+        return optimizer
 
 
 def lenet5() -> keras.Model:
@@ -44,33 +75,53 @@ def loss() -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def batches(dataset: datasets.Dataset, seed: int) -> datasets.Augmented:
+def batches(dataset: datasets.Dataset, seed: int) -> keras.utils.PyDataset:
     """Training images: MNIST moves by up to two pixels, CIFAR-10 by up to four and is mirrored."""
     mnist = dataset.name == "mnist"
-    return datasets.Augmented(
-        dataset.x_train, dataset.y_train, BATCH, shift=2 if mnist else 4, flip=not mnist, seed=seed
-    )
+    options = {"shift": 2 if mnist else 4, "flip": not mnist, "seed": seed}
+    if keras.backend.backend() == "jax":
+        from benchmarks.alq.on_device import OnDevice
+
+        return OnDevice(dataset.x_train, dataset.y_train, BATCH, **options)
+    return datasets.Augmented(dataset.x_train, dataset.y_train, BATCH, **options)
+
+
+def backups(path: pathlib.Path, wanted: bool) -> list[keras.callbacks.Callback]:
+    """What lets `fit` go on where it was interrupted; where it is not wanted, an interrupted training starts anew."""
+    return [keras.callbacks.BackupAndRestore(str(path.with_suffix(".backup")))] if wanted else []
 
 
 def trained(
-    path: pathlib.Path, model: keras.Model, dataset: datasets.Dataset, epochs: int, peak_rate: float, seed: int = 0
+    path: pathlib.Path,
+    model: keras.Model,
+    dataset: datasets.Dataset,
+    training: Training,
+    seed: int = 0,
+    with_backups: bool = True,
 ) -> keras.Model:
-    """The network at `path`, trained with Adam first where it is not there."""
+    """The network at `path`, trained first where it is not there.
+
+    Its large kernels are rounded to half precision, so that a copy in 16 bits is the same network.
+    """
     if path.exists():
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path, compile=False)
     data = batches(dataset, seed)
-    rate = keras.optimizers.schedules.CosineDecay(peak_rate, epochs * len(data))
-    model.compile(keras.optimizers.Adam(rate), loss(), metrics=["accuracy"])
+    model.compile(training.optimizer(len(data)), loss(), metrics=["accuracy"])
     path.parent.mkdir(parents=True, exist_ok=True)
     model.fit(
         data,
-        epochs=epochs,
+        epochs=training.epochs,
         validation_data=(dataset.x_validation, dataset.y_validation),
         validation_batch_size=500,
-        callbacks=[keras.callbacks.BackupAndRestore(str(path.with_suffix(".backup")))],
+        callbacks=backups(path, with_backups),
         verbose=2,
     )
-    model.save(path)
+    for variable in model.trainable_variables:
+        if len(variable.shape) > 1:
+            variable.assign(keras.ops.convert_to_numpy(variable).astype("float16").astype("float32"))
+    part = path.with_suffix(".part.keras")
+    model.save(part, include_optimizer=False)
+    part.replace(path)
     return model
 
 
@@ -82,3 +133,12 @@ def accuracies(model: keras.Model, dataset: datasets.Dataset) -> dict[str, float
         labels = model.predict(x, batch_size=500, verbose=0).argmax(axis=1)
         found[part] = float((labels == y).mean())
     return found
+
+
+def device_names() -> list[str]:
+    """What the JAX backend computes on; empty for other backends."""
+    if keras.backend.backend() != "jax":
+        return []
+    import jax
+
+    return [device.device_kind for device in jax.devices()]

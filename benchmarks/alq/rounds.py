@@ -5,7 +5,7 @@ import pathlib
 
 import keras
 
-from benchmarks.alq import networks
+from benchmarks.alq import lessons
 from keras_efficient import datasets
 from keras_efficient.callbacks import AdaptiveBitwidth
 from keras_efficient.quantization import MultiBitModel, quantize
@@ -36,6 +36,7 @@ class Recipe:
         steps: What follows, each on disk when it is done.
         rate: Learning rate at the start of every round.
         basis_epochs, coordinate_epochs: Before every pruning.
+        fresh: Whether every step forgets the moments of the gradients before it, as a run that goes on from disk does.
     """
 
     bits: int
@@ -44,6 +45,7 @@ class Recipe:
     rate: float = 1e-3
     basis_epochs: int = 1
     coordinate_epochs: int = 1
+    fresh: bool = False
 
 
 LENET5 = Recipe(
@@ -52,21 +54,39 @@ LENET5 = Recipe(
     (Step(1.1), Step(0.6), Step(0.325, 6, 1), Step(0.31, 4, 1, 0.6)),
 )
 
+LEAST_GROUP = 32  # weights; with fewer, scales take more bits than signs
+VGG_GROUPS: dict[str, int | str] = {f"conv{number}": "pixelwise" for number in range(2, 7)} | {"conv1": "channelwise"}
+
+VGG_SMALL_QUARTER = Recipe(
+    3,
+    {**VGG_GROUPS, "dense1": 512, "dense2": 128, "dense3": 128},
+    (Step(1.9), Step(1.15), Step(0.66, 12, 3, 0.8)),
+)
+
 VGG_SMALL = Recipe(
     3,
-    {"conv1": "channelwise", "dense1": 512, "dense2": 128, "dense3": 128},  # of a quarter of the width
-    (Step(1.9), Step(1.15), Step(0.66, 12, 3, 0.8)),
+    {**VGG_GROUPS, "dense1": 512, "dense2": 512, "dense3": 512},  # the paper's
+    (Step(1.4), Step(0.659), Step(0.659, 40, 4, 0.92)),
+    fresh=True,
 )
 
 
 def compressed(
-    work: pathlib.Path, model: keras.Model, dataset: datasets.Dataset, recipe: Recipe, seed: int = 0
+    work: pathlib.Path,
+    model: keras.Model,
+    dataset: datasets.Dataset,
+    recipe: Recipe,
+    seed: int = 0,
+    taught: bool = False,
 ) -> MultiBitModel:
-    """The network after the last step; every step leaves a file in `work`."""
+    """The network after the last step; every step leaves a file in `work`.
+
+    With `taught`, `model` is the teacher of what is made of it.
+    """
     work.mkdir(parents=True, exist_ok=True)
-    files = [work / f"bits_{step.bits:g}.keras" for step in recipe.steps]
+    files = [work / f"step_{number}.keras" for number, _ in enumerate(recipe.steps, start=1)]
     done = max((number for number, file in enumerate(files) if file.exists()), default=-1)
-    network = keras.saving.load_model(files[done]) if done >= 0 else quantize(model, recipe.bits, recipe.groups).model
+    network = _loaded(files[done]) if done >= 0 else quantize(model, recipe.bits, recipe.groups).model
     for number, step in list(enumerate(recipe.steps))[done + 1 :]:
         keras.utils.set_random_seed(seed + number)
         schedule = AdaptiveBitwidth(
@@ -78,16 +98,39 @@ def compressed(
             final_epochs=step.final_epochs,
             latent_decay=step.latent_decay,
         )
-        network.compile(keras.optimizers.Adam(recipe.rate), networks.loss(), metrics=["accuracy"])
+        work_of_step = lessons.lessons(dataset, seed + number, model if taught else None)
+        network.compile(keras.optimizers.Adam(recipe.rate), work_of_step.loss, metrics=["accuracy"])
         network.fit(
-            networks.batches(dataset, seed + number),
+            work_of_step.batches,
             epochs=schedule.epochs(network),
-            validation_data=(dataset.x_validation, dataset.y_validation),
+            validation_data=work_of_step.validation,
             validation_batch_size=500,
-            callbacks=[schedule],
+            callbacks=[schedule, Snapshots(work / "snapshot.keras")],
             verbose=2,
         )
         part = files[number].with_suffix(".part.keras")
         network.save(part)
         part.replace(files[number])
+        if recipe.fresh:
+            network = _loaded(files[number])
     return network
+
+
+class Snapshots(keras.callbacks.Callback):
+    """Saves the network every `EPOCHS` epochs, to look at while it trains."""
+
+    EPOCHS = 6
+
+    def __init__(self, file: pathlib.Path) -> None:
+        super().__init__()
+        self._file = file
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if (epoch + 1) % self.EPOCHS == 0:
+            part = self._file.with_suffix(".part.keras")
+            self.model.save(part)
+            part.replace(self._file)
+
+
+def _loaded(file: pathlib.Path) -> MultiBitModel:
+    return keras.saving.load_model(file, compile=False)

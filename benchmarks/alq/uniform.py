@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from benchmarks.alq import networks
+from benchmarks.alq import lessons, networks
 from keras_efficient import datasets
 
 Tensor = Any
@@ -83,9 +83,9 @@ def uniform(model: keras.Model, bits: int) -> keras.Model:
     copy = keras.models.clone_model(model, clone_function=clone)
     for old, new in pairs:
         if isinstance(new, _Uniform):
-            new.kernel.assign(old.kernel)  # type: ignore[attr-defined]
-            if old.use_bias:
-                new.bias.assign(old.bias)  # type: ignore[attr-defined]
+            new.kernel.assign(ops.convert_to_numpy(old.kernel))  # type: ignore[attr-defined]
+            if old.use_bias:  # on JAX a shared array would be lost in training
+                new.bias.assign(ops.convert_to_numpy(old.bias))  # type: ignore[attr-defined]
             new.start(bits)
         else:
             new.set_weights(old.get_weights())
@@ -93,16 +93,29 @@ def uniform(model: keras.Model, bits: int) -> keras.Model:
 
 
 def uniform_figures(
-    model: keras.Model, dataset: datasets.Dataset, bits: int, epochs: int, work: pathlib.Path
+    model: keras.Model,
+    dataset: datasets.Dataset,
+    bits: int,
+    epochs: int,
+    work: pathlib.Path,
+    taught: bool = False,
+    with_backups: bool = True,
 ) -> dict[str, float]:
-    """Accuracy and bytes of the network trained on at `bits` bits from its float weights."""
+    """Accuracy and bytes of the network trained on at `bits` bits from its float weights, with it as teacher if so."""
     keras.utils.set_random_seed(bits)
     network = uniform(model, bits)
-    data = networks.batches(dataset, bits)
-    rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * len(data))
-    network.compile(keras.optimizers.Adam(rate), networks.loss(), metrics=["accuracy"])
-    backup = keras.callbacks.BackupAndRestore(str(work / f"uniform_{bits}.backup"))
-    network.fit(data, epochs=epochs, callbacks=[backup], verbose=2)
+    data = lessons.lessons(dataset, bits, model if taught else None)
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * len(data.batches))
+    network.compile(keras.optimizers.Adam(rate), data.loss, metrics=["accuracy"])
+    backups = networks.backups(work / f"uniform_{bits}", with_backups)
+    network.fit(
+        data.batches,
+        epochs=epochs,
+        validation_data=data.validation,
+        validation_batch_size=500,
+        callbacks=backups,
+        verbose=2,
+    )
     layers = [layer for layer in network.layers if isinstance(layer, _Uniform)]
     kernels = sum(float(np.prod(layer.kernel.shape)) for layer in layers)  # type: ignore[attr-defined]
     others = sum(float(np.prod(v.shape)) for v in network.trainable_variables) - kernels

@@ -120,8 +120,8 @@ class Stitch(keras.layers.Layer):
 class SelectOrSkip(keras.layers.Layer):
     """Whether a task runs a residual branch: straight-through decisions, one per task.
 
-    Training multiplies by sampled decisions, inference by those that are likelier; while `learning` is 0 every branch
-    runs. Adds the sparsity and sharing losses of AdaShare for this block.
+    Training multiplies by sampled decisions, inference by those that are likelier; in the phase `"shared"` every
+    branch runs. Adds the sparsity and sharing losses of AdaShare for this block.
 
     Reference: Sun et al., "AdaShare: Learning What To Share For Efficient Deep Multi-Task Learning", NeurIPS 2020.
     """
@@ -166,16 +166,29 @@ class SelectOrSkip(keras.layers.Layer):
         }
 
 
-class LayerDecisions(keras.callbacks.Callback):
+class NormalizedApart(keras.callbacks.Callback):
+    """Lets the batch normalisations of the tasks act as one until the end of the warm-up."""
+
+    def __init__(self, warmup: float) -> None:
+        super().__init__()
+        self.warmup = warmup
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.normalize_together(epoch < round(self.warmup * self.params["epochs"]))
+
+
+class LayerDecisions(NormalizedApart):
     """Warm-up with everything running, search, then fixed decisions: the phases of `FilterSharingSchedule`."""
 
     def __init__(self, warmup: float, search: float) -> None:
-        super().__init__()
-        self.warmup, self.search = warmup, search
+        super().__init__(warmup)
+        self.search = search
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        done = epoch / self.params["epochs"]
-        phase = 0.0 if done < self.warmup else 1.0 if done < self.warmup + self.search else 2.0
+        super().on_epoch_begin(epoch, logs)
+        epochs = self.params["epochs"]
+        first, last = round(self.warmup * epochs), round((self.warmup + self.search) * epochs)
+        phase = 0.0 if epoch < first else 1.0 if epoch < last else 2.0
         for layer in gates(self.model):
             layer.phase.assign(phase)
 
@@ -191,6 +204,6 @@ def layer_decisions(input_shape: tuple[int, ...], heads: Mapping[str, int], widt
     def gate(k: int) -> SelectOrSkip:
         return SelectOrSkip(len(heads), seed=seed, name=f"gate_{k}")
 
-    model = MultiTask(backbone(input_shape, width, seed, gate=gate), heads, seed=seed)
+    model = MultiTask(backbone(input_shape, width, seed, gate=gate), heads, sharing="pool", seed=seed)
     model.share_all()
     return model

@@ -1,9 +1,11 @@
 """LC-Net on CIFAR-10: accuracy at five budgets, rivals at one, and what a skipped multiply-add is worth in time.
 
-`python -m benchmarks.lcnet [--quick] [--data-dir DIR] [--work DIR] [--only NETWORK ...] [--seeds N]`. All networks but
-the narrow one begin from one dense network, and all are trained for as many epochs; trainings, files and evaluations
-are kept in the working directory, and an interrupted run goes on with what is left. With --only, just those networks
-are trained.
+`python -m benchmarks.lcnet [--net thin|wide] [--quick] [--data-dir DIR] [--work DIR] [--only NETWORK ...] [--seed K]
+[--seeds N] [--processes P] [--backend jax] [--finished]`. All networks but the narrow one begin from one dense
+network, and all are trained for as many epochs; trainings, files and evaluations are kept in the working directory,
+and an interrupted run goes on with what is left. With --only, just those networks of one seed are trained, with
+--processes as many of all seeds as that at the same time; on another backend than TensorFlow's neither needs
+TensorFlow, and nothing follows. With --finished nothing is trained: the networks that are there are evaluated.
 """
 
 import argparse
@@ -19,16 +21,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import training
+from benchmarks import side_by_side, training
 from benchmarks.cells import Cells
 from benchmarks.lcnet import device, pictures
-from benchmarks.lcnet.networks import RIVALS, TARGETS, Plan, Workshop, plain
+from benchmarks.lcnet.networks import NETS, Net, Plan, Workshop
 from benchmarks.parts import few
 from keras_efficient import cost, datasets
 from keras_efficient.demo.machine import machine
 from keras_efficient.models import gate_statistics
 
 RESULTS = pathlib.Path(__file__).parent.parent / "results"
+Measured = tuple[dict[str, Any], np.ndarray]
 STEPS = 12
 """Training steps that are timed."""
 
@@ -37,64 +40,108 @@ def main() -> None:
     """Prints the tables and one line of JSON; a full run writes results/lcnet.json and pictures too."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small networks, few images; nothing is written")
+    parser.add_argument("--net", choices=tuple(NETS), default="thin")
     parser.add_argument("--data-dir", help="directory of cifar10.npz")
-    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/lcnet"))
-    parser.add_argument("--only", nargs="+", choices=names(TARGETS), help="train these networks, evaluate nothing")
+    parser.add_argument("--work", type=pathlib.Path, help="where all is kept (default: build/lcnet/<net>)")
+    parser.add_argument("--only", nargs="+", metavar="NETWORK", help="train these networks, evaluate nothing")
+    parser.add_argument("--seed", type=int, default=0, help="of --only")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--processes", type=int, help="train so many networks at the same time")
+    parser.add_argument("--finished", action="store_true", help="train nothing, evaluate what is there")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--backend", help="of Keras")  # read in benchmarks/__init__.py
     options = parser.parse_args()
-    dataset = datasets.load("cifar10", options.data_dir)
-    if options.quick:
-        with tempfile.TemporaryDirectory() as work:
-            small = Plan(depth=8, dense=1, gated=2, fine=1)
-            summary = measured(pathlib.Path(work), few(dataset, 1280, 500, 500), small, TARGETS[:1], 1, 1)
-    else:
-        options.work.mkdir(parents=True, exist_ok=True)
-        if options.only:
-            for seed in range(options.seeds):
-                for name in options.only:
-                    Workshop(options.work, dataset, Plan(), seed).network(name)
+    net, work = NETS[options.net], options.work or pathlib.Path("build/lcnet") / options.net
+    unknown = set(options.only or ()) - {"start", *net.names}
+    if unknown:
+        parser.error(f"--only: expected some of start, {', '.join(net.names)}, received {', '.join(sorted(unknown))}")
+    if options.processes:
+        side_by_side.train(trainings(net, work, options), options.processes, work / "logs")
+        if keras.backend.backend() != "tensorflow":
             return
-        summary = measured(options.work, dataset, Plan(), TARGETS, options.seeds, options.threads)
-        (RESULTS / "lcnet.json").write_text(json.dumps(summary, indent=1) + "\n")
-        pictures.curve(summary, RESULTS / "lcnet.png")
+    dataset = datasets.load("cifar10", options.data_dir)
+    if options.only:
+        work.mkdir(parents=True, exist_ok=True)
+        for name in options.only:
+            Workshop(work, dataset, net.plan, options.seed).network(name)
+        return
+    if options.quick:
+        small = Net(Plan(depth=8, dense=1, gated=2, fine=1), NETS["thin"].rivals)
+        with tempfile.TemporaryDirectory() as folder:
+            summary, _ = measured(pathlib.Path(folder), few(dataset, 1280, 500, 500), small, 1, 1)
+    else:
+        work.mkdir(parents=True, exist_ok=True)
+        needed = [work / f"{name}_0.keras" for name in ("dense", net.gated)]
+        if options.finished and not all(path.exists() for path in needed):
+            parser.error(f"--finished: expected {' and '.join(map(str, needed))}, which are compared, to be there")
+        summary, macs = measured(work, dataset, net, options.seeds, options.threads, options.finished)
+        name = "lcnet" if options.net == "thin" else f"lcnet_{options.net}"
+        (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+        pictures.curve(summary, RESULTS / f"{name}.png")
+        pictures.cheap_and_dear(macs, summary["dense_macs"], dataset, RESULTS / f"{name}_inputs.png")
     print_tables(summary)
     print(json.dumps(summary))
 
 
-def names(targets: tuple[float, ...]) -> list[str]:
-    """All networks that are compared, the one that the others are measured by first."""
-    return ["dense", *[f"lc_{target:g}" for target in targets], *RIVALS]
+def trainings(net: Net, work: pathlib.Path, options: argparse.Namespace) -> list[side_by_side.Training]:
+    """Those that are missing, in an order in which most can go on side by side."""
+    folder = ("--data-dir", options.data_dir) if options.data_dir else ()
+    backend = ("--backend", options.backend) if options.backend else ()
+    common = ("-m", "benchmarks.lcnet", "--net", options.net, "--work", str(work), *folder, *backend)
+    found = []
+    for seed in range(options.seeds):
+        for name in ("start", *net.names):
+            gated = net.gated if name == "frozen" else None
+            before = None if name in ("start", "narrow") else "start" if gated is None else f"gated_{gated[3:]}"
+            needs = () if before is None else (work / f"{before}_{seed}.keras",)
+            arguments = (*common, "--only", name, "--seed", str(seed))
+            if not (work / f"{name}_{seed}.keras").exists():
+                found.append(side_by_side.Training(f"{name}_{seed}", arguments, needs))
+    return found
 
 
 def measured(
-    work: pathlib.Path, dataset: datasets.Dataset, plan: Plan, targets: tuple[float, ...], seeds: int, threads: int
-) -> dict[str, Any]:
-    """Everything, from training to time."""
+    work: pathlib.Path, dataset: datasets.Dataset, net: Net, seeds: int, threads: int, finished: bool = False
+) -> Measured:
+    """Everything, from training to time, or that of networks that are `finished`; and the MACs of every test image."""
     cells = Cells(work / "cells")
     found: dict[str, Any] = {}
-    for name in names(targets):
+    for name in net.names:
         runs = []
         for seed in range(seeds):
-            workshop = Workshop(work, dataset, plan, seed)
+            if finished and not all((work / f"{needed}_{seed}.keras").exists() for needed in (name, "dense")):
+                continue
+            workshop = Workshop(work, dataset, net.plan, seed)
             runs.append(cells.get(f"network/{name}_{seed}", lambda w=workshop, n=name: evaluated(w, n)))
+        if not runs:
+            continue
         found[name] = {
             "accuracy": float(np.mean([run["accuracy"] for run in runs])),
             "accuracies": [run["accuracy"] for run in runs],
             "share": float(np.mean([run["share"] for run in runs])),
             "gates": runs[0].get("gates"),
         }
-    workshop = Workshop(work, dataset, plan)
-    gated, exported = f"lc_{targets[0]:g}", work / "files"
-    pair = {"dense": plain(workshop.dense(), plan), gated: workshop.network(gated)}
-    dense = cost.profile(pair["dense"]).macs
+    workshop = Workshop(work, dataset, net.plan)
+    gated, exported = net.gated, work / "files"
+    compared = {
+        name: workshop.network(name)
+        for name in ("dense", "narrow", gated)
+        if not finished or (work / f"{name}_0.keras").exists()
+    }
+    dense = cost.profile(compared["dense"]).macs
     summary: dict[str, Any] = {
         "claim": "lcnet",
         "machine": machine(),
-        "plan": dataclasses.asdict(plan),
+        "plan": dataclasses.asdict(net.plan),
         "dense_macs": dense,
         "networks": found,
-        "files": cells.get("device/files", lambda: device.files(pair, dataset, exported)),
+        "files": {
+            key: value
+            for name, model in compared.items()
+            for key, value in cells.get(
+                f"device/files_{name}", lambda n=name, m=model: device.files(n, m, dataset, exported)
+            ).items()
+        },
     }
     spent = {
         form: cells.get(
@@ -112,21 +159,19 @@ def measured(
     summary["agreement"] = cells.get(
         "device/agreement",
         lambda: device.agreement(
-            pair[gated], exported / f"{gated}_float32.tflite", dataset, min(500, len(dataset.x_test))
+            compared[gated], exported / f"{gated}_float32.tflite", dataset, min(500, len(dataset.x_test))
         ),
     )
     macs = np.array(spent["float32"]["macs"])
     summary["inputs"] = {
         "mean_share": float(macs.mean() / dense),
         "deviation_over_mean": float(macs.std() / macs.mean()),
-        "correlation_with_difficulty": correlation(macs, pair["dense"], dataset),
+        "correlation_with_difficulty": correlation(macs, compared["dense"], dataset),
     }
-    if len(dataset.x_test) > 1000:
-        pictures.cheap_and_dear(macs, dense, dataset, RESULTS / "lcnet_inputs.png")
-    summary["latency"] = device.latencies(list(pair), dataset, exported, threads)
-    summary["training_step"] = cells.get("training_step", lambda: training_step(workshop, targets[0]))
-    summary["claims"] = claims(summary, gated, spent)
-    return summary
+    summary["latency"] = device.latencies(list(compared), dataset, exported, threads)
+    summary["training_step"] = cells.get("training_step", lambda: training_step(workshop, net.plan.target))
+    summary["claims"] = claims(summary, net, spent)
+    return summary, macs
 
 
 def evaluated(workshop: Workshop, name: str) -> dict[str, Any]:
@@ -134,7 +179,7 @@ def evaluated(workshop: Workshop, name: str) -> dict[str, Any]:
     model, dataset = workshop.network(name), workshop.dataset
     entry: dict[str, Any] = {"accuracy": training.accuracy(model, dataset.x_test, dataset.y_test)}
     if name in ("winners", "random_drop"):
-        return {**entry, "share": TARGETS[0]}  # by construction
+        return {**entry, "share": workshop.plan.target}  # by construction
     found = cost.profile(model, dataset.x_test[:2000], batch_size=250)
     assert found.expected_macs is not None
     entry["share"] = found.expected_macs / cost.profile(workshop.dense()).macs
@@ -185,14 +230,14 @@ def training_step(workshop: Workshop, target: float) -> dict[str, float]:
     return {**found, "ratio": found["gated"] / found["dense"]}
 
 
-def claims(summary: dict[str, Any], gated: str, spent: dict[str, Any]) -> dict[str, Any]:
+def claims(summary: dict[str, Any], net: Net, spent: dict[str, Any]) -> dict[str, Any]:
     """The figures that the claim stands or falls with."""
-    networks, latency = summary["networks"], summary["latency"]
+    networks, latency, gated = summary["networks"], summary["latency"], net.gated
     found = {
         "lost_points": 100 * (networks["dense"]["accuracy"] - networks[gated]["accuracy"]),
         "share": networks[gated]["share"],
         "above_rivals_points": {
-            name: 100 * (networks[gated]["accuracy"] - networks[name]["accuracy"]) for name in RIVALS
+            name: 100 * (networks[gated]["accuracy"] - networks[name]["accuracy"]) for name in net.rivals
         },
         "static_int8_accuracy": summary["accuracy_of_files"]["int8"]["dense"],
         "macs_disagreement": abs(summary["agreement"]["executed_macs"] / summary["agreement"]["profile_macs"] - 1),

@@ -16,15 +16,14 @@ IMAGES = 1000
 """Test images that pass through the files one by one."""
 
 
-def files(networks: dict[str, keras.Model], dataset: datasets.Dataset, directory: pathlib.Path) -> dict[str, Any]:
-    """Exports every network in float32 and int8; bytes and parity by name."""
+def files(name: str, model: keras.Model, dataset: datasets.Dataset, directory: pathlib.Path) -> dict[str, Any]:
+    """Exports a network in float32 and int8; bytes and parity by name of the file."""
     directory.mkdir(parents=True, exist_ok=True)
     said = {}
-    for name, model in networks.items():
-        for form, options in FORMS.items():
-            path = directory / f"{name}_{form}.tflite"
-            report = tflite_export.export(model, path, representative_data=dataset.x_validation[:500], **options)
-            said[path.stem] = {"bytes": report.bytes, "parity": report.parity, "notes": list(report.notes)}
+    for form, options in FORMS.items():
+        path = directory / f"{name}_{form}.tflite"
+        report = tflite_export.export(model, path, representative_data=dataset.x_validation[:500], **options)
+        said[path.stem] = {"bytes": report.bytes, "parity": report.parity, "notes": list(report.notes)}
     return said
 
 

@@ -12,30 +12,31 @@ from benchmarks import training
 from benchmarks.lcnet import rivals
 from keras_efficient import cost, datasets
 from keras_efficient.callbacks import ComputeBudget
-from keras_efficient.models import LCResNet, copy_weights, harden, thin_resnet
+from keras_efficient.models import LCResNet, copy_weights, harden
 
-TARGETS = (0.46, 0.7, 0.58, 0.35, 0.25)
-"""Shares of the dense multiply-adds; rivals are trained at the first one."""
-RIVALS = ("narrow", "winners", "random_drop", "frozen")
 MARGIN = 0.01  # the budget is asked for that much below the target, since it is met on validation data within 0.03
 CALIBRATION = 80  # batches on which batch normalisation is measured anew
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Depth of the thin network, and epochs.
+    """The network, and epochs.
 
     Attributes:
         depth: Of the networks.
+        variant: `"thin"` or `"wide"`, see `LCResNet`.
         dense: Epochs of the dense network from which all begin.
         gated: Epochs with gates and budget.
-        fine: Epochs of fine-tuning behind it, gates fixed.
+        fine: Epochs of fine-tuning behind it, at a low rate, the budget kept.
+        target: Share of the dense multiply-adds at which LC-Net is compared with its rivals.
     """
 
     depth: int = 20
-    dense: int = 24
-    gated: int = 8
+    variant: str = "thin"
+    dense: int = 14
+    gated: int = 6
     fine: int = 3
+    target: float = 0.46
 
     @property
     def rest(self) -> int:
@@ -46,6 +47,37 @@ class Plan:
     def total(self) -> int:
         """Epochs of everything that is compared."""
         return self.dense + self.rest
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """What is compared of one network.
+
+    Attributes:
+        plan: How it is trained.
+        rivals: Methods of `Workshop`.
+        targets: Further budgets of LC-Net, as shares of the dense multiply-adds.
+    """
+
+    plan: Plan
+    rivals: tuple[str, ...]
+    targets: tuple[float, ...] = ()
+
+    @property
+    def gated(self) -> str:
+        """The LC-Net that is compared with rivals."""
+        return f"lc_{self.plan.target:g}"
+
+    @property
+    def names(self) -> list[str]:
+        """All networks that are compared, the one that the others are measured by first."""
+        return ["dense", self.gated, *[f"lc_{target:g}" for target in self.targets], *self.rivals]
+
+
+NETS = {
+    "thin": Net(Plan(), ("narrow", "winners", "random_drop", "frozen"), (0.7, 0.58, 0.35, 0.25)),
+    "wide": Net(Plan(depth=18, variant="wide"), ("narrow", "frozen")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +105,14 @@ class Workshop:
         return self._trained("dense", functools.partial(self._from_start, self._empty), self._second(self.plan.rest))
 
     def lc(self, target: float) -> keras.Model:
-        """The LC-Net at a budget: gates trained, made final, weights fitted to them."""
-        self.gated(target)
-
-        def hardened() -> keras.Model:
-            return harden(self.gated(target), self._images(), threshold=0.01)
-
-        return self._trained(f"lc_{target:g}", hardened, self._fine())
+        """The LC-Net at a budget: trained to it, fine-tuned within it, its gates made final."""
+        path = self.work / f"lc_{target:g}_{self.seed}.keras"
+        if not path.exists():
+            self.gated(target)
+            budget = ComputeBudget(target - MARGIN, warmup_epochs=0)
+            tuned = self._trained(f"tuned_{target:g}", lambda: self.gated(target), self._fine(), budget)
+            training.save(harden(tuned, self._images()), path)
+        return keras.saving.load_model(path)
 
     def gated(self, target: float) -> keras.Model:
         """The LC-Net behind its training to the budget, before hardening."""
@@ -88,11 +121,11 @@ class Workshop:
 
     def frozen(self) -> keras.Model:
         """The LC-Net's gates fixed to their mean pattern at the same cost, then fine-tuned as it is."""
-        self.gated(TARGETS[0])
+        self.gated(self.plan.target)
 
         def fixed() -> keras.Model:
             x = self.dataset.x_validation[:2000]
-            model = rivals.freeze_gates(self.gated(TARGETS[0]), x, TARGETS[0])
+            model = rivals.freeze_gates(self.gated(self.plan.target), x, self.plan.target)
             return harden(model, self._images())
 
         return self._trained("frozen", fixed, self._fine())
@@ -117,18 +150,21 @@ class Workshop:
 
     def narrow_width(self) -> int:
         """Channels of the first stage for which a dense network comes nearest to the first target's cost."""
-        whole = cost.profile(self._empty()).macs
-        return min(range(4, 17), key=lambda width: abs(cost.profile(self._empty(width)).macs / whole - TARGETS[0]))
+        whole, full = cost.profile(self._empty()).macs, self._empty().get_layer("stem_conv").filters
+        widths = range(full // 4, full + 1)
+        return min(widths, key=lambda width: abs(cost.profile(self._empty(width)).macs / whole - self.plan.target))
 
     def density(self) -> float:
         """Share of the blocks' multiply-adds at which the whole network spends the first target."""
         found = cost.profile(self._empty())
         fixed = sum(layer.macs for layer in found.layers if "GatedConv2D" not in layer.class_name) / found.macs
-        return (TARGETS[0] - fixed) / (1 - fixed)
+        return (self.plan.target - fixed) / (1 - fixed)
 
     def _empty(self, width: int | None = None, gates: bool = False) -> keras.Model:
         return self._sized(
-            functools.partial(LCResNet, self.plan.depth, width, layer_gates=gates, channel_gates=gates)
+            functools.partial(
+                LCResNet, self.plan.depth, width, variant=self.plan.variant, layer_gates=gates, channel_gates=gates
+            )
         )()
 
     def _sized(self, make: Callable[..., keras.Model]) -> Callable[[], keras.Model]:
@@ -161,20 +197,3 @@ class Workshop:
     ) -> keras.Model:
         path = self.work / f"{name}_{self.seed}.keras"
         return training.trained(path, make, self.dataset, recipe, callbacks, self.seed)
-
-
-def plain(dense: keras.Model, plan: Plan) -> keras.Model:
-    """The dense network of builtin layers alone, as one would export it; same weights, same outputs."""
-    inputs = dense.inputs[0].shape[1:]
-    model = thin_resnet(plan.depth, num_classes=dense.output.shape[-1], input_shape=tuple(inputs))
-    sources = {}
-    for weight in dense.weights:
-        *_, above, layer, name = ["", "", *weight.path.split("/")]
-        if layer == "norm":  # the normalisation inside a gated convolution
-            layer = f"{above}_bn"
-        elif f"{layer}_conv" in {known.name for known in model.layers}:
-            layer = f"{layer}_conv"
-        sources[f"{layer}/{name}"] = weight
-    for weight in model.weights:
-        weight.assign(keras.ops.convert_to_numpy(sources["/".join(weight.path.split("/")[-2:])]))
-    return model

@@ -15,7 +15,8 @@ from keras_efficient.models.resnet import conv, convolution, thin_blocks
 
 Tensor = Any
 OPTIONS: dict[str, Any] = {"padding": "same", "use_bias": False, "batch_normalization": True, "gate": None}
-BISECTIONS = 12
+BISECTIONS = 16
+TIE = 1e-3
 
 
 @keras.saving.register_keras_serializable(package="benchmarks.lcnet")
@@ -33,12 +34,13 @@ class Winners(keras.layers.Layer):
     def build(self, shapes: Any) -> None:
         features, block_input = shapes
         self.kept = int(np.ceil(self.density * features[-1]))
-        self.saliency = keras.layers.Dense(features[-1], activation="relu", bias_initializer="ones", name="saliency")
-        self.saliency.build((None, block_input[-1]))
+        shape = (block_input[-1], features[-1])
+        self.gate_kernel = self.add_weight(name="gate_kernel", shape=shape, initializer="glorot_uniform")
+        self.gate_bias = self.add_weight(name="gate_bias", shape=shape[1:], initializer="ones")
 
     def call(self, inputs: Any) -> Tensor:
         features, block_input = inputs
-        saliency = self.saliency(ops.mean(block_input, axis=(1, 2)))
+        saliency = ops.relu(ops.matmul(ops.mean(block_input, axis=(1, 2)), self.gate_kernel) + self.gate_bias)
         least = ops.top_k(saliency, self.kept)[0][:, -1:]
         return features * ops.where(saliency >= least, saliency, 0.0)[:, None, None, :]
 
@@ -129,6 +131,7 @@ def freeze_gates(model: keras.Model, x: Any, share: float) -> keras.Model:
     layers = [layer for layer in dynamic_layers(model) if layer.gate is not None]
     rates = [np.nan_to_num(found.rates) * np.nan_to_num(found.reached) for found in statistics]
     values = [np.nan_to_num(found.values) for found in statistics]
+    rates = [rate + TIE * value for rate, value in zip(rates, values, strict=True)]  # of equal rates the larger gate
     for layer in layers:
         layer.gate_kernel.assign(np.zeros(layer.gate_kernel.shape))
 
@@ -140,7 +143,7 @@ def freeze_gates(model: keras.Model, x: Any, share: float) -> keras.Model:
         assert found.expected_macs is not None
         return found.expected_macs / found.macs
 
-    low, high = 0.0, 1.0 + 1e-6
+    low, high = 0.0, 1.0 + 2 * TIE
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if spent(middle) <= share else (middle, high)
