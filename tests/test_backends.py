@@ -38,7 +38,7 @@ def test_on_jax(room, compilation_cache):
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS / room)],
         cwd=TESTS.parent,
-        env={**os.environ, **compilation_cache, "KERAS_BACKEND": "jax", "PYTHONSAFEPATH": "1"},
+        env={**os.environ, **compilation_cache, "KERAS_BACKEND": "jax", "PYTHONSAFEPATH": "1", "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
     )

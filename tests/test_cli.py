@@ -71,7 +71,7 @@ def test_version_and_help(capsys):
 
 def test_export_writes_beside_the_model_and_prints_the_report(folder, capsys):
     assert main(["export", str(folder / "tiny.keras"), "--ops", "custom", "--out", str(folder / "custom.tflite")]) == 0
-    assert "custom: 2 x ke.gated_conv_2d" in capsys.readouterr().out
+    assert "custom: 2 x ke.gate_net, 2 x ke.gated_conv_2d" in capsys.readouterr().out
     assert (folder / "tiny.tflite").stat().st_size > 0
 
 
@@ -88,7 +88,9 @@ def test_inspect_names_ops_exits_and_sizes(folder, capsys):
         assert word in printed
     assert main(["inspect", str(folder / "tiny.tflite"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["ops"] == [{"name": "ke.gated_conv_2d", "form": "composite", "version": 1, "count": 2}]
+    assert found["ops"] == [
+        {"name": name, "form": "composite", "version": 1, "count": 2} for name in ("ke.gate_net", "ke.gated_conv_2d")
+    ]
     assert found["bytes"] == (folder / "tiny.tflite").stat().st_size
     assert len(found["metadata"]["exits"]) == 2
 
@@ -154,6 +156,15 @@ def test_a_sentence_for_every_bad_argument(folder, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert "Expected a directory" in fails(capsys, "demo", "--out", tmp_path / "file")
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_model_that_was_compiled_with_a_function_of_the_users(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", lambda y, found: keras.ops.mean(found))
+    model.fit(np.zeros((2, 4)), np.zeros((2, 2)), verbose=0)
+    model.save("compiled.keras")
+    assert main(["export", "compiled.keras"]) == 0
 
 
 def test_a_model_with_layers_of_a_module_of_the_users(tmp_path, capsys, monkeypatch):

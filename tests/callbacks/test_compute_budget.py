@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_efficient import cost, datasets
 from keras_efficient.callbacks import ComputeBudget
-from keras_efficient.layers import GatedConv2D, LayerGate
+from keras_efficient.layers import GatedConv2D, GatedDense, LayerGate
 from keras_efficient.layers.dynamic import dynamic_layers
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -92,6 +92,27 @@ def test_shut_gates_get_a_negative_coefficient():
     assert found[-1] == pytest.approx(2 * (gate_net - 0.5), rel=1e-4)
 
 
+def test_a_further_fit_starts_from_the_share_that_it_finds():
+    model = tiny(gate_bias_initializer=keras.initializers.Constant(-0.5), gate_kernel_initializer="zeros")
+    gate_net = 2 * 6 / cost.profile(model).macs
+    budget = {"strength": 1, "integral": 0, "damping": 10}
+    for arguments in ({"epochs": 2}, {"epochs": 5, "initial_epoch": 3}):  # six batches, and six more
+        found = coefficients(model, ComputeBudget(0.5, warmup_epochs=2, **budget), **arguments)
+        goals = gate_net + np.arange(1, 7) / 6 * (0.5 - gate_net)
+        np.testing.assert_allclose(found, 2 * (gate_net - goals), rtol=1e-4, atol=1e-6)
+
+
+def test_layers_that_are_called_twice_count_twice():
+    keras.utils.set_random_seed(0)
+    left, right = keras.Input((4, 4, 2)), keras.Input((4, 4, 2))
+    shared = GatedConv2D(6, 3, gate_bias_initializer=keras.initializers.Constant(-0.5), gate_kernel_initializer="zeros")
+    both = keras.layers.Flatten()(keras.layers.Add()([shared(left), shared(right)]))
+    model = keras.Model([left, right], both)
+    model.compile("sgd", "mse")
+    history = model.fit([X, X], Y, verbose=0, callbacks=[ComputeBudget(0.4, damping=0, integral=0)]).history
+    assert history["macs_share"][0] == pytest.approx(2 * 2 * 6 / cost.profile(model).macs, rel=1e-5)
+
+
 def test_share_is_in_the_logs_of_those_who_come_after(tmp_path):
     model = tiny()
     log = tmp_path / "log.csv"
@@ -149,8 +170,12 @@ def test_models_without_gates_or_with_too_little_to_save():
         [keras.Input((4, 4, 2)), keras.layers.Conv2D(8, 3, padding="same"), GatedConv2D(2, 1), keras.layers.Flatten()]
     )
     heavy.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="`target`. Expected more than the share of the layers without gates, 0.89"):
+    with pytest.raises(ValueError, match="`target`. Expected more than the share of what is never gated, 0.90"):
         heavy.fit(X, np.zeros((12, 32)), verbose=0, callbacks=[ComputeBudget(0.5)])
+    never = keras.Sequential([keras.Input((100,)), GatedDense(100), GatedDense(10, gate=None)])
+    never.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="what is never gated, 0.524"):  # 10,000 of a gate net, 1,000 without gates
+        never.fit(np.zeros((4, 100)), np.zeros((4, 10)), verbose=0, callbacks=[ComputeBudget(0.5)])
     x = keras.Input((None, None, 2))
     unknown = keras.Model(x, keras.layers.GlobalAveragePooling2D()(GatedConv2D(2, 1)(x)))
     unknown.compile("sgd", "mse")
@@ -165,4 +190,4 @@ def test_several_steps_per_call_count_as_several_batches():
     warmth = []
     budget._set = lambda coefficient: warmth.append(budget._warmth())
     model.fit(np.zeros((64, 6, 6, 2)), np.zeros((64, 4)), batch_size=8, epochs=2, verbose=0, callbacks=[budget])
-    assert warmth[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert warmth[1:5] == [0.25, 0.5, 0.75, 1.0]  # behind the one before training

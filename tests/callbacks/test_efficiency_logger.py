@@ -68,6 +68,16 @@ def test_exits():
     assert history["expected_macs"] == [pytest.approx(cost.profile(model, X).expected_macs)]
 
 
+def test_labels_of_one_column_are_class_numbers():
+    model = MultiExit.from_model(network())
+    flat, column = (fit(model, EfficiencyLogger((X, labels))) for labels in (Y, Y[:, None]))
+    expected = model.predict_all(X, verbose=0)["exit_1"].argmax(axis=-1) == Y
+    assert column["exit_1_data_accuracy"] == [pytest.approx(expected.mean())]
+    assert 0 < flat["exit_1_data_accuracy"][0] < 1
+    with pytest.raises(ValueError, match=r"class numbers \[N\] as labels. Received: shape \(24, 3\)"):
+        EfficiencyLogger((X, np.eye(3)[Y]))
+
+
 def test_every():
     assert len(fit(network(), EfficiencyLogger(every=2), epochs=4)["expected_macs"]) == 2
     with pytest.raises(ValueError, match="`every`. Expected a positive integer. Received: 0"):

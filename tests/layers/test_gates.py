@@ -13,6 +13,7 @@ from keras_efficient.layers.gates import (
     relu1,
     soft_gate,
     straight_through_mask,
+    straight_through_open,
 )
 
 VALUES = np.asarray([-0.5, 0.0, 0.005, 0.02, 0.5, 1.0, 1.5], "float32")
@@ -56,6 +57,15 @@ def test_gradient_of_the_task():
 def test_a_budget_moves_every_gate_back_and_none_further_away(coefficient, expected):
     found = gradient(lambda v: budget_open(v, 0.01, ops.convert_to_tensor(coefficient)), VALUES)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("coefficient", "expected"), [(2.0, [0, 0, 1, 1, 1]), (-2.0, [1, 1, 1, 0, 0])])
+def test_a_budget_of_the_reader_moves_gates_likewise(coefficient, expected):
+    gates = np.asarray([0, 0, 0.5, 1, 1], "float32")
+    found = gradient(lambda v: straight_through_open(v, ops.convert_to_tensor(coefficient)), gates)
+    np.testing.assert_array_equal(found, expected)
+    opened = ops.convert_to_numpy(straight_through_open(gates, ops.convert_to_tensor(coefficient)))
+    np.testing.assert_array_equal(opened, [0, 0, 1, 1, 1])
 
 
 def test_mask_passes_gradients_of_what_is_shut():

@@ -128,6 +128,49 @@ def test_held_out_data_may_not_have_trained_the_network():
     assert model.exit_data(X[40:], Y[40:])["logits"].shape == (10, 4, 3)
 
 
+def test_rows_that_a_fit_holds_out_have_not_trained_the_network():
+    for arguments in ({"validation_split": 0.3}, {}):
+        model = network()
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        positional = () if arguments else (None, 1, 0, None, 0.3)
+        model.fit(X, Y, *positional, **({"verbose": 0} if arguments else {}), **arguments)
+        assert len(model.exit_data(X[35:], Y[35:])["labels"]) == 15
+        with pytest.raises(ValueError, match="1 of 16 different rows"):
+            model.exit_data(X[34:], Y[34:])
+
+
+def test_steps_are_batches():
+    model = network(policies.ThresholdPolicy(0.42))
+    assert len(model.predict(X, batch_size=8, steps=2, verbose=0)) == 16
+    drawn = []
+
+    def batches():
+        for start in range(0, 50, 10):
+            drawn.append(start)
+            yield X[start : start + 10]
+
+    assert len(model.predict(batches(), steps=3, verbose=0)) == 30
+    assert drawn == [0, 10, 20]
+
+
+def test_a_policy_that_is_replaced_is_gone():
+    model = network(ByPrice())
+    plain = len(model.weights)
+    weight = keras.layers.Dense(2)
+    weight.build((None, 3))
+    holder = policies.ThresholdPolicy(0.4)
+    holder.inner = weight
+    model.policy = holder
+    assert len(model.weights) == plain + 2
+    model.trainable = True
+    assert not holder.trainable
+    assert not weight.trainable
+    model.policy = policies.ThresholdPolicy(0.4)
+    assert len(model.weights) == plain
+    model.policy = None
+    assert len(model.weights) == plain
+
+
 def test_stages_are_compiled_once_whatever_the_policy(tmp_path, monkeypatch):
     model = network(policies.ThresholdPolicy(0.42), summary_units=5)
     traced = []

@@ -120,6 +120,17 @@ def test_regions_never_enter_the_network():
     assert first["loss"] == other["loss"] == plain["loss"]
 
 
+def test_regions_found_are_those_of_training():
+    model = compiled(network())
+    y = {"label": LABELS, "regions": REGIONS}
+    history = model.fit(IMAGES, y, 3, 1, 0, validation_data=(IMAGES, y)).history
+    assert 0 <= history["regions_found"][0] <= 1
+    assert "val_accuracy" in history or any(name.startswith("val_") for name in history)
+    assert "val_regions_found" not in history
+    assert "regions_found" not in model.evaluate(IMAGES, y, verbose=0, return_dict=True)
+    assert "regions_found" not in model.fit(IMAGES, LABELS, verbose=0).history
+
+
 def test_it_learns_to_find_regions():
     """Two bright squares anywhere: guided by rewards for them, the looks go there."""
     keras.utils.set_random_seed(0)

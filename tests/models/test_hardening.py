@@ -82,6 +82,53 @@ def test_fine_tuning_leaves_the_gates(bright):
     assert any(np.any(keras.ops.convert_to_numpy(w) != 0) for w in model.weights if w.path.endswith("beta"))
 
 
+def test_hardened_gates_stay_hard_in_files_and_models_that_train_again(bright, tmp_path):
+    model = models.harden(gated(), [bright])
+    model.save(tmp_path / "hard.keras")
+    for network in (model, keras.saving.load_model(tmp_path / "hard.keras")):
+        network.trainable = False
+        network.trainable = True
+        assert not [w.path for w in network.trainable_weights if "gate_" in w.path]
+        assert [w.path for w in network.trainable_weights if w.path.endswith("kernel")]
+
+
+def test_nothing_is_learned_through_hardened_gates(bright):
+    model = gated()
+    inner = model.get_layer("outer").layer
+    inner.kernel.assign(np.zeros(inner.kernel.shape))
+    inner.norm.beta.assign([1.0, 1.0, 1.0])  # what comes out is the gates, and the shortcut
+
+    def slopes():
+        x = keras.ops.convert_to_tensor(bright[3:])
+        if keras.backend.backend() == "jax":
+            import jax
+
+            return jax.grad(lambda v: keras.ops.sum(model(v, training=True)))(x)
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = keras.ops.sum(model(x, training=True))
+        return tape.gradient(y, x)
+
+    assert np.abs(keras.ops.convert_to_numpy(slopes()) - 1).max() > 1e-3
+    models.harden(model, [bright])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(slopes()), 1.0, atol=1e-6)  # of the shortcut alone
+
+
+def test_hardened_concrete_gates_decide_in_training_as_in_inference(bright):
+    gates = {"gate": "binary_concrete", "gate_kernel_initializer": "zeros"}
+    bias = keras.initializers.Constant(0.4)
+    model = keras.Sequential([keras.Input((6, 6, 3)), layers.GatedConv2D(8, 3, gate_bias_initializer=bias, **gates)])
+    with pytest.raises(ValueError, match="`threshold`.*binary concrete"):
+        models.harden(model, [bright], threshold=0.5)
+    models.harden(model, [bright])
+    for _ in range(5):  # of noisy gates four in ten would be shut
+        model(bright, training=True)
+    executed = keras.ops.convert_to_numpy(model.layers[0].executed_macs)
+    np.testing.assert_allclose(executed, model.layers[0].dense_macs, rtol=1e-6)
+
+
 def test_bad_input(bright):
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="Expected a model with gated layers"):

@@ -186,11 +186,48 @@ def test_trains_saves_and_loads(tmp_path):
     np.testing.assert_array_equal(loaded.predict(images(), verbose=0), network.predict(images(), verbose=0))
 
 
-def test_frozen_layers_stay_frozen_and_gates_train():
+def test_frozen_layers_stay_frozen_and_gates_train(tmp_path):
     model = models.thin_resnet(8, 4)
     model.trainable = False
     network = models.lc_net(model)
-    assert {weight.path.rsplit("/", 1)[-1] for weight in network.trainable_weights} == {"gate_kernel", "gate_bias"}
+    network.save(tmp_path / "model.keras")
+    for made in (network, keras.saving.load_model(tmp_path / "model.keras")):
+        assert {weight.path.rsplit("/", 1)[-1] for weight in made.trainable_weights} == {"gate_kernel", "gate_bias"}
+
+
+def test_normalizations_keep_what_they_learned():
+    normalize = layers.Normalization()
+    normalize.adapt(3.0 + 2.0 * images(20))
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, models.thin_resnet(8, 4)(normalize(inputs)))
+    x = 3.0 + 2.0 * images()
+    np.testing.assert_allclose(models.lc_net(model).predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-4)
+
+
+def test_an_addition_that_ends_two_blocks_stays():
+    x = inputs = keras.Input((8, 8, 4))
+    add = layers.Add()
+    for number in range(2):
+        h = layers.Conv2D(4, 3, padding="same", activation="relu", name=f"a{number}")(x)
+        x = add([x, layers.Conv2D(4, 3, padding="same", name=f"b{number}")(h)])
+    h = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    x = layers.Add()([x, layers.Conv2D(4, 3, padding="same")(h)])
+    network = models.lc_net(keras.Model(inputs, x))
+    assert len(of_kind(network, LayerGate)) == 1
+
+
+def test_what_a_gated_layer_does_not_have_is_left_as_it_is():
+    def built(**options):
+        x = inputs = keras.Input((8, 8, 4))
+        h = layers.BatchNormalization(**options)(layers.Conv2D(4, 3, padding="same", use_bias=False)(x))
+        h = layers.Conv2D(4, 3, padding="same")(layers.ReLU()(h))
+        return models.lc_net(keras.Model(inputs, layers.Add()([x, h])))
+
+    assert not of_kind(built(), layers.Conv2D)
+    for options in ({"gamma_regularizer": "l1"}, {"beta_constraint": "non_neg"}, {"synchronized": True}):
+        network = built(**options)
+        normalizations = of_kind(network, layers.BatchNormalization)
+        assert any(norm.get_config().get(name) not in (None, False) for norm in normalizations for name in options)
 
 
 def block(h, x=None):

@@ -112,11 +112,12 @@ def test_gates_and_their_options():
     assert {layer.gate_threshold for layer in (*gated, *convolutions[::2])} == {0.2}
 
 
-def test_dense_weights_come_along(images):
+@pytest.mark.parametrize("gate", ["relu1", "binary_concrete"])
+def test_dense_weights_come_along(images, gate):
     keras.utils.set_random_seed(0)
     dense = models.LCResNet(8, 4, input_shape=(16, 16, 3), layer_gates=False, channel_gates=False)
     network = models.LCResNet(
-        8, 4, input_shape=(16, 16, 3), gate_kernel_initializer="zeros", gate_bias_initializer="ones"
+        8, 4, input_shape=(16, 16, 3), gate=gate, gate_kernel_initializer="zeros", gate_bias_initializer="ones"
     )
     names = models.copy_weights(dense, network)
     assert {"block_1_1", "block_2_shortcut_conv", "logits"} <= set(names)

@@ -11,6 +11,12 @@ from keras_efficient.models import MultiTask
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """With unlucky weights no unit of the small networks is ever above 0, and nothing trains."""
+    keras.utils.set_random_seed(0)
+
+
 def to_numpy(x):
     return ops.convert_to_numpy(x)
 
@@ -74,36 +80,101 @@ def test_private_networks_train_like_plain_ones(tasks):
 
 
 def test_labels_of_one_task_leave_private_networks_of_others_alone():
+    """All that the other task learns stays as it is; only its moving statistics follow the images."""
     x, y = data()
     model = two_tasks()
     model.share_nothing()
-    before = model.export(task="b").get_weights()
+    before = {task: model.export(task=task) for task in y}
     model.train_on_batch(x, {"a": y["a"]})
-    after = model.export(task="b").trainable_variables
-    for old, new in zip(model.export(task="b").get_weights(), before, strict=True):
-        if old.shape in {tuple(v.shape) for v in after} and not np.array_equal(old, new):
-            assert old.ndim == 1  # the moving statistics of the normalisation follow the images
+    after = {task: model.export(task=task) for task in y}
+    learned = [(v.path, to_numpy(v), to_numpy(w)) for v, w in _pairs(before["b"], after["b"], "trainable_variables")]
+    assert len(learned) == 2 + 2 + 2 + 2 + 1  # second, dense, head: kernel and bias; norm: scale, offset; first: kernel
+    for path, old, new in learned:
+        np.testing.assert_array_equal(old, new, err_msg=path)
+    for v, w in _pairs(before["b"], after["b"], "non_trainable_variables"):
+        assert not np.array_equal(to_numpy(v), to_numpy(w)), v.path
+    for v, w in _pairs(before["a"], after["a"], "trainable_variables"):
+        assert np.abs(to_numpy(v) - to_numpy(w)).max() > 0, v.path
 
 
-def test_all_shared_is_hard_sharing():
+def _pairs(first, second, kind):
+    return list(zip(getattr(first, kind), getattr(second, kind), strict=True))
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_all_shared_is_hard_sharing(normalized):
+    """With normalisations for all tasks, too: equal images have equal statistics, so each step is the same."""
     x, y = data()
-    model = two_tasks(normalized=False)
+    model = two_tasks(normalized=normalized, normalization="shared")
     model.share_all()
-    trunk = backbone(normalized=False)
+    trunk = backbone(normalized=normalized)
     heads = [keras.layers.Dense(3, name="head_a"), keras.layers.Dense(4, name="head_b")]
     hard = keras.Model(trunk.input, {"a": heads[0](trunk.output), "b": heads[1](trunk.output)})
-    hard.set_weights(model.export(task="a").get_weights() + model.export(task="b").get_weights()[-2:])
+    copies = {task: model.export(task=task) for task in y}
+    trunk.set_weights(copies["a"].get_weights()[:-2])
+    for task, head in zip(y, heads, strict=True):
+        head.set_weights(copies[task].get_weights()[-2:])
     hard.compile(keras.optimizers.SGD(0.1), {"a": LOSS, "b": LOSS}, jit_compile=False)
     private = [layer.get_sources()[0][1:] for layer in model.sharing_layers]
     for _ in range(2):
         model.train_on_batch(x, y)
         hard.train_on_batch(x, y)
-    outputs, expected = model(x), hard(x)
-    for task in y:
-        np.testing.assert_allclose(to_numpy(outputs[task]), to_numpy(expected[task]), atol=1e-5)
+    for training in (False, True):
+        outputs, expected = model(x, training=training), hard(x, training=training)
+        for task in y:
+            np.testing.assert_allclose(to_numpy(outputs[task]), to_numpy(expected[task]), atol=1e-5)
     for layer, kernels in zip(model.sharing_layers, private, strict=True):
         np.testing.assert_array_equal(layer.get_sources()[0][1:], kernels)
+    for old, new in zip(model.export(task="b").get_weights()[:-2], trunk.get_weights(), strict=True):
+        np.testing.assert_allclose(old, new, atol=1e-5)
     assert model.share_rate() == 1.0
+
+
+def test_all_shared_on_own_images_normalises_over_the_images_of_all_tasks():
+    """One image per task in a row: the statistics are those of hard sharing that sees all images in one batch."""
+    x, y = data()
+    model = two_tasks(normalization="shared")
+    model.share_all()
+    trunk = keras.models.clone_model(backbone())
+    trunk.set_weights(model.export(task="a").get_weights()[:-2])
+    rows = np.stack([x, x[::-1] + 0.5], axis=1)
+    found = model(rows, training=True)
+    features = to_numpy(trunk(rows.reshape(-1, *x.shape[1:]), training=True)).reshape(len(x), 2, -1)
+    for t, task in enumerate(y):
+        head = model.heads[t]
+        expected = features[:, t] @ to_numpy(head.kernel) + to_numpy(head.bias)
+        np.testing.assert_allclose(to_numpy(found[task]), expected, atol=1e-5)
+    moved = model.export(task="b").get_layer("norm").get_weights()
+    for ours, expected in zip(moved, trunk.get_layer("norm").get_weights(), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_in_the_phase_shared_normalisations_of_tasks_act_as_one():
+    """Like one for all tasks, step by step; afterwards each goes its own way from there."""
+    x, y = data()
+    rows = np.stack([x, 2 * x[::-1] + 0.5], axis=1)
+    one, each = two_tasks(normalization="shared"), two_tasks(normalization="task")
+    each.set_phase("shared")
+    one.share_all()
+    for old, new in zip(one.heads + one.sharing_layers, each.heads + each.sharing_layers, strict=True):
+        new.set_weights(old.get_weights())
+    each.set_phase("shared")
+    for _ in range(2):
+        one.train_on_batch(rows, y)
+        each.train_on_batch(rows, y)
+    before = {task: to_numpy(each(x, task=task)) for task in y}
+    for task in y:
+        np.testing.assert_allclose(before[task], to_numpy(one(x, task=task)), atol=1e-5)
+        for ours, theirs in zip(each.export(task=task).weights, one.export(task=task).weights, strict=True):
+            np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), atol=1e-5)
+    each.set_phase("search")
+    for task in y:
+        np.testing.assert_array_equal(to_numpy(each(x, task=task)), before[task])
+    each.set_phase("hard")
+    each.train_on_batch(rows, y)
+    norms = [each.export(task=task).get_layer("norm").get_weights() for task in y]
+    for ours, theirs in zip(*norms, strict=True):
+        assert np.abs(ours - theirs).max() > 1e-4
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -138,7 +209,7 @@ def test_missing_labels_do_not_count():
     assert found["a_accuracy"] == pytest.approx((logits.argmax(axis=1)[:6] == y["a"][:6]).mean(), abs=1e-6)
 
 
-def test_a_batch_without_any_label_changes_nothing():
+def test_a_batch_without_any_label_adds_no_gradient():
     x, y = data(32)
     model = two_tasks(normalized=False)
     labels = {"a": np.where(np.arange(32) < 16, y["a"], -1)}

@@ -27,9 +27,9 @@ typedef struct Case {
 static Case make_case(void) {
   static const int channel_choices[] = {1, 3, 16, 20, 32, 33, 64, 80, 96};
   Case c = {0};
-  const int taps_h = 1 + below(3), taps_w = 1 + below(3), channels = channel_choices[below(9)];
+  const int order = below(4) == 0, most_taps = order ? 5 : 3; /* kernelwise groups of up to 25 weights */
+  const int taps_h = 1 + below(most_taps), taps_w = 1 + below(most_taps), channels = channel_choices[below(9)];
   const int outputs = 1 + below(below(3) == 0 ? 140 : 40), length = taps_h * taps_w * channels, dilated = below(2);
-  const int order = below(6) == 0;
   const int groups[] = {length, channels, channels % 32 == 0 ? 32 : channels, 1 + below(length)};
   c.shape = (KeMultiBitConv2DShape){
       .conv = {.kernel_h = taps_h, .kernel_w = taps_w, .in_channels = channels, .out_channels = outputs,

@@ -45,6 +45,7 @@ PROGRAMS = {
     "test_thread_pool": [],
     "test_multi_bit_dense_kernel": [],
     "test_multi_bit_conv_2d_kernel": [],
+    "test_gate_net_kernel": [],
     "test_gated_conv_2d_kernel": [],
     "test_gated_conv_2d_int8_kernel": [],
     "test_gated_depthwise_conv_2d_kernel": [],

@@ -84,6 +84,27 @@ def test_every_phase(phase):
     assert float(array(dense.gradients_seen)) == 4
 
 
+def test_phases_that_come_back():
+    """Every phase moves what it should, also where its step was compiled before; `compile` starts anew."""
+    model = compiled(quantization.quantize(network(), 2).model, rate=0.1)
+    dense = model.get_layer("dense")
+    made = {}
+    for phase in ("basis", "coordinate", "moments", "basis", "moments", "coordinate", "latent", "coordinate"):
+        model.phase = phase
+        variables = (dense.codes, dense.scales)
+        before = [array(value).copy() for value in variables]
+        model.fit(X, Y, batch_size=8, verbose=0)
+        moved = [not np.array_equal(array(now), old) for now, old in zip(variables, before, strict=True)]
+        assert moved == [phase in ("basis", "latent"), phase != "moments"], phase
+        assert made.setdefault(phase, model.train_function) is model.train_function
+    assert len(set(map(id, made.values()))) == 4
+    compiled(model, rate=0.0)
+    scales = array(dense.scales).copy()
+    model.fit(X, Y, batch_size=8, verbose=0)
+    assert model.train_function not in made.values()
+    np.testing.assert_array_equal(array(dense.scales), scales)
+
+
 def test_the_loss_falls():
     model = compiled(quantization.quantize(network(), 2).model)
     losses = model.fit(X, Y, epochs=12, verbose=0).history["loss"]

@@ -29,6 +29,10 @@ def small():
         ({"quantize": "int8"}, "`representative_data`. Expected real inputs"),
         ({"representative_data": np.zeros((4, 8, 8, 3))}, r"Expected shape [N, [8, 8, 1]]"),
         ({"representative_data": {"other": np.zeros((4, 8, 8, 1))}}, "`representative_data`. Expected arrays for"),
+        ({"aar": "library.aar"}, "`aar`. Expected None for a single file. Received: 'library.aar'"),
+        ({"staged": True, "signature": "main"}, "`signature`. Expected the default for a staged file"),
+        ({"normalization": {"mean": float("nan")}}, "`normalization`. Expected finite numbers by name"),
+        ({"normalization": [0.5]}, "`normalization`. Expected finite numbers by name. Received: [0.5]"),
         ({"model": lambda x: x}, "`model`. Expected a keras.Model. Received: function"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_efficient import policies, tflite_export
+from keras_efficient import cli, policies, tflite_export
 from keras_efficient.tflite_export import budgets, flatbuffer, metadata
 
 
@@ -27,6 +27,14 @@ def budget_files(budgeted, x, tmp_path_factory):
 @pytest.fixture(scope="module")
 def runners(budget_files):
     return {kind: tflite_export.load(path, delegate="none") for kind, (path, _) in budget_files.items()}
+
+
+def test_the_command_times_files_with_budgets_and_refuses_stages(budget_files, capsys):
+    words = ["--runs", "2", "--delegate", "none", "--json"]
+    assert cli.main(["benchmark", str(budget_files["float"][0]), *words]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"]["stock"]["mean_us"] > 0
+    assert cli.main(["benchmark", str(budget_files["staged"][0]), *words]) == 2
+    assert "measure_stages" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["float", "staged"])

@@ -43,7 +43,9 @@ def test_files_agree_with_keras(model, x, files, form, delegate):
     assert runner.delegated_ops == (
         0 if delegate == "none" else sum(report.written.values()) if form != "builtin" else 0
     )
-    assert report.written == ({} if form == "builtin" else {"ke.gated_conv_2d": 3, "ke.multi_bit_dense": 1})
+    assert report.written == (
+        {} if form == "builtin" else {"ke.gated_conv_2d": 3, "ke.gate_net": 3, "ke.multi_bit_dense": 1}
+    )
 
 
 @pytest.mark.parametrize("form", ["composite", "custom"])
@@ -64,15 +66,15 @@ def test_without_kernels_ops_run_in_full(model, x, files):
 
 def test_what_is_in_the_files(files):
     composite, names = custom_codes(files["composite"][0])
-    assert names.count("STABLEHLO_COMPOSITE") == 4
+    assert names.count("STABLEHLO_COMPOSITE") == 7
     assert names.count("IF") == 3
     _, names = custom_codes(files["custom"][0])
-    assert names.count("ke.gated_conv_2d") == 3
+    assert names.count("ke.gated_conv_2d") == names.count("ke.gate_net") == 3
     assert "STABLEHLO_COMPOSITE" not in names
     _, names = custom_codes(files["builtin"][0])
     assert names.count("CONV_2D") == 5
     entries = json.loads(flatbuffer.get_metadata(composite, "keras_efficient"))
-    assert entries["ops"] == {"ke.gated_conv_2d": 1, "ke.multi_bit_dense": 2}
+    assert entries["ops"] == {"ke.gated_conv_2d": 1, "ke.gate_net": 1, "ke.multi_bit_dense": 2}
     assert entries["labels"] == list("0123456789")
     assert len(entries["exits"]) == 3
 
@@ -170,6 +172,60 @@ def test_mixed_precision_is_rebuilt_in_float32(tmp_path, x):
     np.testing.assert_allclose(result.output, keras.ops.convert_to_numpy(model(x)), atol=2e-2)
 
 
+def test_mixed_precision_of_a_whole_program(tmp_path, x):
+    """Layers that layers make follow the policy of the program, and losses are functions of the user's."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = keras.Sequential([keras.Input((8, 8, 1)), Halves(), keras.layers.Dense(4)])
+        model.compile("sgd", lambda y, found: keras.ops.mean(found))
+        report = tflite_export.export(model, tmp_path / "m.tflite", representative_data=x)
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert report.parity["output"] < 1e-4
+    result = tflite_export.load(tmp_path / "m.tflite")(x)
+    np.testing.assert_allclose(result.output, keras.ops.convert_to_numpy(model(x)), atol=2e-2)
+
+
+class Halves(keras.layers.Layer):
+    """Makes its own layers without a word on precision, and is not registered."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.normalize = keras.layers.Normalization(mean=0.5, variance=0.25)
+        self.inner = keras.layers.Conv2D(6, 3, name="inner")
+
+    def build(self, shape):
+        self.normalize.build(shape)
+        self.inner.build(shape)
+
+    def call(self, x):
+        return keras.ops.mean(self.inner(self.normalize(x)), axis=(1, 2))
+
+
+def test_labels_and_normalization_from_arrays(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    tflite_export.export(
+        model, tmp_path / "m.tflite", labels=np.array(["a", "b"]), normalization={"mean": np.float32(0.5)}
+    )
+    entries = tflite_export.load(tmp_path / "m.tflite").metadata
+    assert entries["labels"] == ["a", "b"]
+    assert entries["normalization"] == {"mean": 0.5}
+
+
+def test_a_slice_that_ends_before_the_end_is_no_whole_part(tmp_path):
+    a, b = keras.Input((4,), name="a"), keras.Input((7,), name="b")
+    joined = keras.layers.Concatenate()([a, b])
+    model = keras.Model([a, b], [joined[:, 4:-1], joined[:, :4], joined[:, 4:99]])
+    data = {"a": np.arange(12.0).reshape(3, 4), "b": np.arange(21.0).reshape(3, 7)}
+    data = {name: array.astype("float32") for name, array in data.items()}
+    for batch in (1, None):
+        report = tflite_export.export(model, tmp_path / "m.tflite", batch_size=batch, representative_data=data)
+        assert max(report.parity.values()) == 0.0
+        shapes = [output.shape for output in tflite_export.load(tmp_path / "m.tflite")(**data).outputs.values()]
+        assert sorted(shapes) == [(3, 4), (3, 6), (3, 7)]
+
+
 def test_plain_keras_export_gives_a_portable_file(tmp_path, x):
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), layers.GatedConv2D(6, 3), keras.layers.Flatten(), layers.MultiBitDense(3)]
@@ -195,7 +251,7 @@ model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=Tru
 model.fit(x, np.arange(len(x)) % 3, epochs=1, verbose=0)
 model.policy = policies.ThresholdPolicy(threshold=0.36)
 report = tflite_export.export(model, "jax.tflite", representative_data=x)
-assert report.written == {"ke.gated_conv_2d": 1, "ke.multi_bit_dense": 1}, report
+assert report.written == {"ke.gate_net": 1, "ke.gated_conv_2d": 1, "ke.multi_bit_dense": 1}, report
 assert max(report.parity.values()) < 1e-4, report
 logits, exit_index = model.predict_exits(x, verbose=0)
 np.savez("jax.npz", logits=logits, exit_index=exit_index)

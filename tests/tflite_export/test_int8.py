@@ -53,13 +53,13 @@ def test_every_branch_is_int8_whatever_calibration_enters(plain, x, tmp_path, th
     assert report.notes == ()
 
 
-def test_gated_convolutions_take_the_integers_and_the_multi_bit_layer_stays_float(model, x, tmp_path):
+def test_gated_convolutions_and_the_multi_bit_layer_take_the_integers(model, x, tmp_path):
     path = tmp_path / "m.tflite"
     report = tflite_export.export(model, path, quantize="int8", representative_data=x)
-    assert report.written == {"ke.gated_conv_2d_int8": 3, "ke.multi_bit_dense": 1}
-    assert sorted(types(path, "STABLEHLO_COMPOSITE")) == [0, 9, 9, 9]
+    assert report.written == {"ke.gated_conv_2d_int8": 3, "ke.gate_net_int8": 3, "ke.multi_bit_dense_int8": 1}
+    assert sorted(types(path, "STABLEHLO_COMPOSITE")) == [9] * 7
     runner = tflite_export.load(path)
-    assert runner.delegated_ops == 4
+    assert runner.delegated_ops == 7
     stock = tflite_export.load(path, delegate="none")(x)
     kernels = runner(x)
     same = stock.exit_index == kernels.exit_index
@@ -95,10 +95,9 @@ def images():
 def test_nothing_but_integers_between_gated_convolutions(chain, images, tmp_path, form):
     path = tmp_path / "m.tflite"
     report = tflite_export.export(chain, path, ops=form, quantize="int8", representative_data=images)
-    assert report.written == {"ke.gated_conv_2d_int8": 3}
-    # The input, and the output; the gate nets turn what they pooled into floats.
+    assert report.written == {"ke.gated_conv_2d_int8": 3, "ke.gate_net_int8": 2}
+    # The input, and the output; gates are floats.
     assert len(types(path, "QUANTIZE")) == 1
-    assert types(path, "MEAN") == [9, 9]
     outputs = flatbuffer.parse(path.read_bytes()).subgraphs[0]
     floats = [t for t in outputs.tensors if t.type == 0 and len(t.shape) == 4]
     assert len(floats) == 2
@@ -114,7 +113,7 @@ def test_kernel_and_decomposition_give_the_same_integers(chain, images, tmp_path
     path = tmp_path / "m.tflite"
     tflite_export.export(chain, path, quantize="int8", representative_data=images)
     kernels, stock = tflite_export.load(path), tflite_export.load(path, delegate="none")
-    assert kernels.delegated_ops == 3
+    assert kernels.delegated_ops == 5
     np.testing.assert_array_equal(kernels(images).output, stock(images).output)
 
 
@@ -145,3 +144,17 @@ def test_ranges_are_those_of_the_data():
 def test_data_is_required(plain, tmp_path):
     with pytest.raises(ValueError, match="`representative_data`. Expected real inputs"):
         tflite_export.export(plain, tmp_path / "m.tflite", quantize="int8")
+
+
+@pytest.mark.parametrize("relu", [{"negative_slope": 0.1}, {"max_value": 4.0}, {"max_value": 6.0}, {}])
+def test_convolutions_before_any_relu_are_int8(x, tmp_path, relu):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 1))
+    h = keras.layers.ReLU(**relu)(keras.layers.Conv2D(8, 3)(image))
+    model = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(h)))
+    report = tflite_export.export(model, tmp_path / "m.tflite", quantize="int8", representative_data=x)
+    assert report.quantized == 1.0, report
+    assert set(types(tmp_path / "m.tflite", "CONV_2D")) == {9}
+    found = tflite_export.load(tmp_path / "m.tflite")(x).output
+    expected = keras.ops.convert_to_numpy(model(x))
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()

@@ -1,10 +1,15 @@
 """A file of all tasks: each as in Keras, shared filters stored once, folded into a plain network when loaded."""
 
+import json
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 
-from keras_efficient import tflite_export
+from keras_efficient import cli, tflite_export
 from keras_efficient.models import MultiTask
 from keras_efficient.tflite_export import flatbuffer, metadata
 
@@ -114,8 +119,71 @@ def test_bad_input(model, exported, tmp_path):
         )
     with pytest.raises(ValueError, match="`quantize`"):
         tflite_export.export(model, tmp_path / "m.tflite", quantize="int8", representative_data=image())
+    with pytest.raises(ValueError, match="`ops`.*Expected None or 'builtin'.*Received: 'custom'"):
+        tflite_export.export(model, tmp_path / "m.tflite", ops="custom")
     with pytest.raises(ValueError, match="`task`"):
         tflite_export.load(exported[0])
     with pytest.raises(ValueError, match="`task`"):
         tflite_export.load(exported[0], task="fourth")
     assert not (tmp_path / "m.tflite").exists()
+
+
+def test_the_command_times_one_task(exported, capsys):
+    words = ["benchmark", str(exported[0]), "--runs", "2", "--delegate", "none"]
+    assert cli.main([*words, "--task", "left", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["task"] == "left"
+    assert found["rows"]["stock"]["mean_us"] > 0
+    assert cli.main([*words, "--task", "right"]) == 0
+    assert "task right" in capsys.readouterr().out
+    assert cli.main(words) == 2
+    assert f"Expected one of {list(TASKS)}" in capsys.readouterr().err
+
+
+ON_JAX = """
+import sys
+import keras, numpy as np
+from keras_efficient import models, tflite_export
+backbone = keras.Sequential([keras.Input((6,), name="x"), keras.layers.Dense(4, activation="relu")])
+model = models.MultiTask(backbone, {"left": 2, "right": 3})
+def loss(y, found):  # which no other process knows
+    return keras.ops.mean(found)
+model.compile("sgd", loss)
+report = tflite_export.export(model, sys.argv[1])
+assert set(report.parity) == {"left", "right"}, report
+x = np.ones((2, 6), "float32")
+found = tflite_export.load(sys.argv[1], task="right", delegate="none")(x).output
+np.testing.assert_allclose(found, model.export(task="right").predict(x, verbose=0), atol=1e-5)
+"""
+
+
+def test_all_tasks_from_jax(tmp_path):
+    pytest.importorskip("jax")
+    words = [sys.executable, "-c", ON_JAX, str(tmp_path / "tasks.tflite")]
+    done = subprocess.run(words, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_layer_that_a_backbone_calls_twice_is_stored_once(tmp_path):
+    inputs = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.Conv2D(4, 3, padding="same", name="first")(inputs)
+    twice = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="twice")
+    backbone = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(twice(twice(x))))
+    model = MultiTask(backbone, {"left": 4, "right": 4}, sharing="pool", seed=0)
+    for layer in model.sharing_layers:
+        kernels, biases = layer.get_sources()
+        layer.assign_sources(kernels + np.arange(3, dtype="float32")[:, None, None, None, None] / 10, biases)
+        layer.set_sources(np.where(np.arange(layer.slots) < 2, [[1], [2]], 0))
+    path = tmp_path / "tasks.tflite"
+    report = tflite_export.export(model, path)
+    assert max(report.parity.values()) < 1e-5
+    parsed = flatbuffer.parse(path.read_bytes())
+    pool = np.prod((6, 3, 3, 4)) * 4  # two shared filters and two of each task
+    sizes = [len(buffer.data) for buffer in parsed.buffers if buffer.data is not None]
+    assert sizes.count(pool) == 1
+    assert 4 * 3 * 3 * 4 * 4 not in sizes  # no kernel of a task stands beside it
+    for task in ("left", "right"):
+        runner = tflite_export.load(path, task=task, delegate="none")
+        np.testing.assert_allclose(
+            runner(image()).output, model.export(task=task).predict(image(), verbose=0), atol=1e-5
+        )

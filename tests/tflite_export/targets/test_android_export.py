@@ -57,7 +57,7 @@ def test_everything_is_in_the_manifest_with_its_hash(bundle):
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert manifest["abis"] == ["arm64-v8a", "x86_64"]
     assert manifest["form"] == "custom"
-    assert manifest["ops"] == {"ke.gated_conv_2d": 1, "ke.multi_bit_dense": 2}
+    assert manifest["ops"] == {"ke.multi_bit_dense": 2}
     assert manifest["gradle"][0] == f'implementation files("libs/{aar}")'
     assert manifest["notes"] == []
 
@@ -133,10 +133,12 @@ def test_ops_of_a_plugin_are_refused_by_name(exits, images, tmp_path, monkeypatc
     from keras_efficient import ops
 
     registered = dict(ops.registered_ops())
-    registered["ke.gated_conv_2d"] = dataclasses.replace(registered["ke.gated_conv_2d"], library="/somewhere/else.so")
+    registered["ke.multi_bit_dense"] = dataclasses.replace(
+        registered["ke.multi_bit_dense"], library="/somewhere/else.so"
+    )
     monkeypatch.setattr(ops, "registered_ops", lambda: registered)
     monkeypatch.setattr(tflite_export.session, "plugin_options", lambda _: {})
-    with pytest.raises(ValueError, match=r"ke\.gated_conv_2d of a plugin; export with ops='builtin'"):
+    with pytest.raises(ValueError, match=r"ke\.multi_bit_dense of a plugin; export with ops='builtin'"):
         tflite_export.export(exits, tmp_path / "folder", target="android", representative_data=images)
     assert not (tmp_path / "folder").exists()
 
