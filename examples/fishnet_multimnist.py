@@ -31,14 +31,15 @@ def main() -> None:
     backbone = keras.Model(network.input, network.get_layer("pool").output)
 
     keras.utils.set_random_seed(0)
-    model = MultiTask(backbone, data.num_classes, normalization="shared")
+    model = MultiTask(backbone, data.num_classes)
+    batches = datasets.TaskBatches(data.x_train, data.y_train, batch_size=64)
+    rate = keras.optimizers.schedules.CosineDecay(1e-2, options.epochs * len(batches))
     model.compile(
-        keras.optimizers.Adam(3e-3),
+        keras.optimizers.Adam(rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,
     )
-    batches = datasets.TaskBatches(data.x_train, data.y_train, batch_size=64)
     model.fit(batches, epochs=options.epochs, verbose=2, callbacks=[FilterSharingSchedule(options.share_rate)])
     found = model.evaluate(data.x_test, data.y_test, verbose=0, return_dict=True)
     single = sum(cost.profile(model.export(task=task)).parameters for task in model.tasks)

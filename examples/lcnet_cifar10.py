@@ -39,8 +39,8 @@ def main() -> None:
     models.copy_weights(dense, network)
     half = max(1, options.epochs // 2)
     fit(network, batches, half, 0.05, [callbacks.ComputeBudget(options.budget)])
+    fit(network, batches, max(1, half // 3), 0.01, [callbacks.ComputeBudget(options.budget, warmup_epochs=0)])
     models.harden(network, (batches[k][0] for k in range(min(80, len(batches)))))
-    fit(network, batches, max(1, half // 3), 0.01)
     spent = cost.profile(network, data.x_test[:1000], batch_size=250)
     print(f"LC-Net: {accuracy(network, *test):.1%} at {spent.expected_macs:,.0f} multiply-adds on average")
     for layer in models.gate_statistics(network, data.x_test[:1000]):
@@ -63,8 +63,10 @@ def fit(
 ) -> None:
     """Stochastic gradient descent along a cosine."""
     schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * len(batches))
+    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=5e-3, global_clipnorm=2.0)
+    optimizer.exclude_from_weight_decay(var_names=["gate_kernel", "gate_bias"])  # it would make gates constant
     model.compile(
-        keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=5e-3, global_clipnorm=2.0),
+        optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
