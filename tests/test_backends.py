@@ -22,9 +22,10 @@ PORTABLE = (
 
 
 @pytest.fixture(scope="module")
-def compilation_cache(tmp_path_factory):
-    """Keeps what JAX has compiled in one room for the next ones: most of the time goes there."""
+def compilation(tmp_path_factory):
+    """Keeps what JAX has compiled in one room for the next ones, and optimizes little: most of the time goes there."""
     return {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("jax")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -33,12 +34,12 @@ def compilation_cache(tmp_path_factory):
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="this run is on JAX already")
 @pytest.mark.parametrize("room", PORTABLE)
-def test_on_jax(room, compilation_cache):
+def test_on_jax(room, compilation):
     pytest.importorskip("jax", reason="jax is not installed")
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS / room)],
         cwd=TESTS.parent,
-        env={**os.environ, **compilation_cache, "KERAS_BACKEND": "jax", "PYTHONSAFEPATH": "1", "PYTEST_ADDOPTS": ""},
+        env={**os.environ, **compilation, "KERAS_BACKEND": "jax", "PYTHONSAFEPATH": "1", "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
     )
