@@ -237,7 +237,9 @@ def claims(summary: dict[str, Any], net: Net, spent: dict[str, Any]) -> dict[str
         "lost_points": 100 * (networks["dense"]["accuracy"] - networks[gated]["accuracy"]),
         "share": networks[gated]["share"],
         "above_rivals_points": {
-            name: 100 * (networks[gated]["accuracy"] - networks[name]["accuracy"]) for name in net.rivals
+            name: 100 * (networks[gated]["accuracy"] - networks[name]["accuracy"])
+            for name in net.rivals
+            if name in networks
         },
         "static_int8_accuracy": summary["accuracy_of_files"]["int8"]["dense"],
         "macs_disagreement": abs(summary["agreement"]["executed_macs"] / summary["agreement"]["profile_macs"] - 1),
