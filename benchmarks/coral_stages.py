@@ -26,6 +26,7 @@ from keras_efficient.policies import ThresholdPolicy
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "coral_stages.json"
 NEVER = 2.0  # a confidence that no exit has: inputs leave at the cap
+CLIP_NORM = 5.0
 RATE = 1e-4  # of fine-tuning; batch normalisation is frozen then, so steps must be small
 CALIBRATION = 512
 
@@ -63,7 +64,7 @@ def measured(network: MultiExit, dataset: datasets.Dataset, directory: pathlib.P
     plain = stage_accuracies(network, dataset, representative, directory / "plain")
     with tflite_export.quantization_aware(network, representative):
         network.compile(
-            keras.optimizers.SGD(RATE, momentum=0.9, global_clipnorm=networks.CLIP_NORM),
+            keras.optimizers.SGD(RATE, momentum=0.9, global_clipnorm=CLIP_NORM),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             gradient_equilibrium=True,
         )
