@@ -43,7 +43,8 @@ model = keras.Sequential(
         keras.layers.Dense(10, name="dense2"),
     ]
 )
-model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, 5 * len(batches))), loss, metrics=["accuracy"])
+rate = keras.optimizers.schedules.CosineDecay(2e-3, 5 * len(batches))
+model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
 model.fit(batches, epochs=5, validation_data=(data.x_validation, data.y_validation), verbose=2)
 print(f"floats: {model.evaluate(data.x_test, data.y_test, verbose=0)[1]:.2%} of the test images right")
 
