@@ -1,4 +1,4 @@
-"""One script or folder per claim. `--backend jax` on the command line chooses the Keras backend, before Keras loads."""
+"""One script or folder per claim. Where it is an option, `--backend jax` is read here, before Keras loads."""
 
 import os
 import sys

@@ -83,10 +83,10 @@ def trained(
     return model
 
 
-def save(model: keras.Model, path: pathlib.Path) -> None:
-    """Writes a `.keras` file, whole or not at all."""
+def save(model: keras.Model, path: pathlib.Path, **options: Any) -> None:
+    """Writes a `.keras` file, whole or not at all; `options` are those of `keras.Model.save`."""
     written = path.with_suffix(".part.keras")
-    model.save(written)
+    model.save(written, **options)
     written.replace(path)
 
 

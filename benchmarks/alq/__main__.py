@@ -23,6 +23,7 @@ import keras
 from benchmarks.alq import devices, files, networks, rounds, uniform
 from benchmarks.cells import Cells
 from benchmarks.parts import few
+from benchmarks.training import save
 from keras_efficient import datasets, quantization
 from keras_efficient.demo.machine import machine
 
@@ -176,7 +177,7 @@ def alq_figures(model: keras.Model, dataset: datasets.Dataset, setting: Setting,
     network = rounds.compressed(work, model, dataset, setting.recipe, taught=setting.taught)
     found = quantization.summary(network)
     plain = quantization.finished(network)
-    plain.save(work / "multi_bit.keras")
+    save(plain, work / "multi_bit.keras")
     return {
         "bits": found.average_bits,
         "bytes": found.accounted_bytes,
@@ -199,7 +200,7 @@ def activation_figures(dataset: datasets.Dataset, setting: Setting, work: pathli
     """Accuracy of the network after ALQ with 2-bit activations."""
     network = keras.saving.load_model(work / "multi_bit.keras")
     network = devices.with_activations(network, dataset, setting.activation_epochs)
-    quantization.finished(network).save(work / "activations.keras")
+    save(quantization.finished(network), work / "activations.keras")
     return networks.accuracies(network, dataset)
 
 

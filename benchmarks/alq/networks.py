@@ -5,6 +5,7 @@ import pathlib
 
 import keras
 
+from benchmarks.training import save
 from keras_efficient import datasets
 
 BATCH = 128
@@ -119,9 +120,7 @@ def trained(
     for variable in model.trainable_variables:
         if len(variable.shape) > 1:
             variable.assign(keras.ops.convert_to_numpy(variable).astype("float16").astype("float32"))
-    part = path.with_suffix(".part.keras")
-    model.save(part, include_optimizer=False)
-    part.replace(path)
+    save(model, path, include_optimizer=False)
     return model
 
 

@@ -4,27 +4,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import keras
 import numpy as np
+
+from keras_efficient import datasets
 
 Array = Any
 
 
-class OnDevice(keras.utils.PyDataset):
+class OnDevice(datasets.Augmented):
     """Equal, batch by batch, to `datasets.Augmented` of the same arguments: a GPU waits less for the host."""
 
     def __init__(self, images: Array, labels: Array, batch_size: int, *, shift: int, flip: bool, seed: int) -> None:
-        super().__init__()
-        self._images, self._labels = jax.device_put(images), labels
-        self._batch_size, self._shift, self._flip = batch_size, shift, flip
-        self._rng = np.random.default_rng(seed)
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return max(1, len(self._labels) // self._batch_size)
-
-    def on_epoch_end(self) -> None:
-        self._order = self._rng.permutation(len(self._labels))
+        super().__init__(jax.device_put(images), labels, batch_size, shift=shift, flip=flip, seed=seed)
+        self._shift, self._flip = shift, flip
 
     def __getitem__(self, index: int) -> tuple[Array, Array]:
         chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]

@@ -6,6 +6,7 @@ import pathlib
 import keras
 
 from benchmarks.alq import lessons
+from benchmarks.training import save
 from keras_efficient import datasets
 from keras_efficient.callbacks import AdaptiveBitwidth
 from keras_efficient.quantization import MultiBitModel, quantize
@@ -108,9 +109,7 @@ def compressed(
             callbacks=[schedule, Snapshots(work / "snapshot.keras")],
             verbose=2,
         )
-        part = files[number].with_suffix(".part.keras")
-        network.save(part)
-        part.replace(files[number])
+        save(network, files[number])
         if recipe.fresh:
             network = _loaded(files[number])
     return network
@@ -127,9 +126,7 @@ class Snapshots(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if (epoch + 1) % self.EPOCHS == 0:
-            part = self._file.with_suffix(".part.keras")
-            self.model.save(part)
-            part.replace(self._file)
+            save(self.model, self._file)
 
 
 def _loaded(file: pathlib.Path) -> MultiBitModel:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.training import save
 from keras_efficient import datasets
 from keras_efficient.datasets import scenes
 from keras_efficient.layers import GlimpseCell
@@ -151,9 +152,7 @@ def trained(
     )
     if stop.stopped and model.optimizer.iterations < recipe.epochs * len(data):
         return None
-    written = path.with_suffix(".part.keras")
-    model.save(written)
-    written.replace(path)
+    save(model, path)
     shutil.rmtree(backup, ignore_errors=True)
     return model
 

@@ -45,14 +45,15 @@ def harden(model: keras.Model, batches: Iterable[Any], threshold: float | None =
         raise ValueError(
             f"Invalid value for argument `threshold`. Expected a number in [0, 1) or None. Received: {threshold!r}"
         )
-    with_threshold = [layer for layer in layers if layer.gate == "relu1"]
-    if threshold is not None and not with_threshold:
-        raise ValueError(
-            "Invalid value for argument `threshold`. Expected None for a model whose gates are binary concrete ones. "
-            f"Received: {threshold!r}"
-        )
-    for layer in with_threshold if threshold is not None else []:
-        layer.gate_threshold = float(threshold or 0.0)
+    if threshold is not None:
+        with_threshold = [layer for layer in layers if layer.gate == "relu1"]
+        if not with_threshold:
+            raise ValueError(
+                "Invalid value for argument `threshold`. Expected None for a model whose gates are binary concrete "
+                f"ones. Received: {threshold!r}"
+            )
+        for layer in with_threshold:
+            layer.gate_threshold = float(threshold)
     for layer in layers:
         layer.freeze("gate")
     reestimate_batch_normalization(model, batches)

@@ -11,15 +11,10 @@ from numpy.typing import NDArray
 
 from keras_efficient.layers.copying import copy_all_weights
 from keras_efficient.layers.filter_sharing import FilterSharing
+from keras_efficient.layers.filter_sharing_decisions import share_rate
 from keras_efficient.layers.filter_sharing_normalization import TaskBatchNormalization
 from keras_efficient.models.task_graphs import TaskGraphs
-from keras_efficient.models.task_networks import (
-    as_functional,
-    check_backbone,
-    plain_layer,
-    rebuilt,
-    shared_layer,
-)
+from keras_efficient.models.task_networks import as_functional, check_backbone, plain_layer, rebuilt, shared_layer
 from keras_efficient.models.task_training import TaskTraining
 
 Tensor = Any
@@ -253,7 +248,7 @@ class MultiTask(TaskTraining):
         if not single:
             return 1.0
         stored = sum(layer.stored_parameters() for layer in self.sharing_layers)
-        return (len(self.tasks) - stored / single) / (len(self.tasks) - 1)
+        return float(share_rate(stored / single, len(self.tasks)))
 
     def stored_parameters(self) -> int:
         """Weights that a device must hold for all tasks: filters in use, normalisations, other layers, heads."""

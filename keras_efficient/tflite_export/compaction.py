@@ -59,7 +59,7 @@ class _Graph:
 
     def writer(self, index: int) -> Any:
         """The operator that computes a tensor; None for inputs and constants."""
-        return next((op for op in self.subgraph.operators if index in [int(i) for i in op.outputs]), None)
+        return flatbuffer.producer(self.subgraph, index)
 
     def readers(self, index: int) -> list[Any]:
         """The operators that take a tensor."""
@@ -71,9 +71,7 @@ class _Graph:
 
     def replace(self, old: int, new: int) -> None:
         """Makes everybody take tensor `new` who took `old`."""
-        for operator in self.subgraph.operators:
-            operator.inputs = [new if int(i) == old else int(i) for i in operator.inputs]
-        self.subgraph.outputs = [new if int(i) == old else int(i) for i in self.subgraph.outputs]
+        flatbuffer.replace(self.subgraph, [old], new)
 
     def leave_first_dimensions_open(self) -> None:
         """Lets a RESHAPE find its first dimension itself: more of them then share their constant."""

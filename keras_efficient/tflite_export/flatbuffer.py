@@ -4,6 +4,7 @@ import copy
 import os
 import pathlib
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,23 @@ def operator_code(model: Model, operator: Any) -> tuple[int, str]:
     """`(builtin code, custom code)` of an operator; the custom code is empty for builtin ones."""
     code = model.operatorCodes[operator.opcodeIndex]
     return max(int(code.builtinCode), int(code.deprecatedBuiltinCode)), text(code.customCode)
+
+
+def is_builtin(model: Model, operator: Any, name: str) -> bool:
+    """Whether an operator is the builtin one of that name."""
+    return bool(operator_code(model, operator)[0] == getattr(schema().BuiltinOperator, name))
+
+
+def producer(subgraph: Subgraph, index: int) -> Any:
+    """The operator that makes a tensor; None for inputs and constants."""
+    return next((op for op in subgraph.operators or [] if index in op.outputs), None)
+
+
+def replace(subgraph: Subgraph, old: Sequence[int], new: int) -> None:
+    """Reads one tensor wherever others were read."""
+    for operator in subgraph.operators:
+        operator.inputs = [new if index in old else int(index) for index in operator.inputs]
+    subgraph.outputs = [new if index in old else int(index) for index in subgraph.outputs]
 
 
 def builtin_names() -> dict[int, str]:

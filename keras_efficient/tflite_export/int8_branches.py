@@ -6,7 +6,8 @@ Where both branches end in the integers that are wanted behind, these come out i
 
 from typing import Any
 
-from keras_efficient.tflite_export.int8_ops import is_builtin, producer, quantization, replace
+from keras_efficient.tflite_export import flatbuffer
+from keras_efficient.tflite_export.int8_ops import quantization
 
 
 def integers_out_of_branches(model: Any) -> None:
@@ -23,7 +24,7 @@ def integers_out_of_branches(model: Any) -> None:
 
 
 def _conditionals(model: Any, subgraph: Any) -> list[Any]:
-    return [op for op in subgraph.operators or [] if is_builtin(model, op, "IF")]
+    return [op for op in subgraph.operators or [] if flatbuffer.is_builtin(model, op, "IF")]
 
 
 def _branches(operator: Any) -> tuple[int, int]:
@@ -34,12 +35,16 @@ def _branches(operator: Any) -> tuple[int, int]:
 def _hand_integers_on(model: Any, subgraph: Any, operator: Any, branches: list[Any], position: int) -> None:
     real = int(operator.outputs[position])
     readers = [op for op in subgraph.operators if real in op.inputs]
-    if not readers or real in subgraph.outputs or not all(is_builtin(model, op, "QUANTIZE") for op in readers):
+    if (
+        not readers
+        or real in subgraph.outputs
+        or not all(flatbuffer.is_builtin(model, op, "QUANTIZE") for op in readers)
+    ):
         return
     targets = [int(op.outputs[0]) for op in readers]
     wanted = quantization(subgraph.tensors[targets[0]])
-    ends = [producer(branch, int(branch.outputs[position])) for branch in branches]
-    if wanted is None or any(end is None or not is_builtin(model, end, "DEQUANTIZE") for end in ends):
+    ends = [flatbuffer.producer(branch, int(branch.outputs[position])) for branch in branches]
+    if wanted is None or any(end is None or not flatbuffer.is_builtin(model, end, "DEQUANTIZE") for end in ends):
         return
     sources = [int(end.inputs[0]) for end in ends]
     given = [quantization(branch.tensors[source]) for branch, source in zip(branches, sources, strict=True)]
@@ -49,4 +54,4 @@ def _hand_integers_on(model: Any, subgraph: Any, operator: Any, branches: list[A
         branch.outputs = [source if k == position else int(index) for k, index in enumerate(branch.outputs)]
     operator.outputs = [targets[0] if k == position else int(index) for k, index in enumerate(operator.outputs)]
     subgraph.operators = [op for op in subgraph.operators if not any(op is reader for reader in readers)]
-    replace(subgraph, targets[1:], targets[0])
+    flatbuffer.replace(subgraph, targets[1:], targets[0])

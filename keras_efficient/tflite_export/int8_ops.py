@@ -63,7 +63,7 @@ def _on_int8(model: Any, node: Node) -> Node:
     x = _before_dequantize(model, subgraph, node.dynamic[0])
     gates = [_behind(model, subgraph, index) for index in node.dynamic[1:]]
     readers = [op for op in subgraph.operators if operator.outputs[0] in op.inputs]
-    targets = [int(op.outputs[0]) for op in readers if is_builtin(model, op, "QUANTIZE")]
+    targets = [int(op.outputs[0]) for op in readers if flatbuffer.is_builtin(model, op, "QUANTIZE")]
     given = operator.outputs[0] in subgraph.outputs
     if x is None or given or not targets or len(targets) < len(readers):
         return node
@@ -81,7 +81,7 @@ def _on_int8(model: Any, node: Node) -> Node:
     operator.inputs = [x, *gates]
     operator.outputs = [targets[0]]
     operator.opcodeIndex = flatbuffer.opcode_index(model, flatbuffer.CUSTOM, twin.name)
-    replace(subgraph, targets[1:], targets[0])
+    flatbuffer.replace(subgraph, targets[1:], targets[0])
     subgraph.operators = [op for op in subgraph.operators if not any(op is reader for reader in readers)]
     return Node(subgraph, operator, Instance(twin, attributes), weights_of(node, source[0]))
 
@@ -103,20 +103,10 @@ _TWINS: dict[str, tuple[Op, type[Any], Callable[[Node, float], list[Any]]]] = {
 """By op: the same on int8, its attributes, and what becomes of the weights."""
 
 
-def is_builtin(model: Any, operator: Any, name: str) -> bool:
-    """Whether an operator is the builtin one of that name."""
-    return bool(flatbuffer.operator_code(model, operator)[0] == getattr(flatbuffer.schema().BuiltinOperator, name))
-
-
-def producer(subgraph: Any, index: int) -> Any:
-    """The operator that makes a tensor, or None."""
-    return next((op for op in subgraph.operators if index in op.outputs), None)
-
-
 def _before_dequantize(model: Any, subgraph: Any, index: int) -> int | None:
     """The int8 tensor whose real values the tensor holds, None where there is none."""
-    made_by = producer(subgraph, index)
-    if made_by is None or not is_builtin(model, made_by, "DEQUANTIZE"):
+    made_by = flatbuffer.producer(subgraph, index)
+    if made_by is None or not flatbuffer.is_builtin(model, made_by, "DEQUANTIZE"):
         return None
     source = int(made_by.inputs[0])
     return source if subgraph.tensors[source].type == flatbuffer.schema().TensorType.INT8 else None
@@ -125,8 +115,10 @@ def _before_dequantize(model: Any, subgraph: Any, index: int) -> int | None:
 def _behind(model: Any, subgraph: Any, index: int) -> int:
     """A gate's own float tensor, where the file takes it through int8 and back; which channels are shut stays exact."""
     source = _before_dequantize(model, subgraph, index)
-    made_by = None if source is None else producer(subgraph, source)
-    return int(made_by.inputs[0]) if made_by is not None and is_builtin(model, made_by, "QUANTIZE") else index
+    made_by = None if source is None else flatbuffer.producer(subgraph, source)
+    if made_by is None or not flatbuffer.is_builtin(model, made_by, "QUANTIZE"):
+        return index
+    return int(made_by.inputs[0])
 
 
 def quantization(tensor: Any) -> tuple[float, int] | None:
@@ -137,13 +129,6 @@ def quantization(tensor: Any) -> tuple[float, int] | None:
     return (float(np.float32(found.scale[0])), int(found.zeroPoint[0])) if len(found.scale) == 1 else None
 
 
-def replace(subgraph: Any, old: Sequence[int], new: int) -> None:
-    """Reads one tensor wherever others were read."""
-    for operator in subgraph.operators:
-        operator.inputs = [new if index in old else int(index) for index in operator.inputs]
-    subgraph.outputs = [new if index in old else int(index) for index in subgraph.outputs]
-
-
 def drop_idle_conversions(model: Any, subgraph: Any) -> None:
     """Removes conversions between integers and floats whose result nobody reads."""
     while True:
@@ -151,7 +136,7 @@ def drop_idle_conversions(model: Any, subgraph: Any) -> None:
         idle = [
             op
             for op in subgraph.operators
-            if (is_builtin(model, op, "QUANTIZE") or is_builtin(model, op, "DEQUANTIZE"))
+            if (flatbuffer.is_builtin(model, op, "QUANTIZE") or flatbuffer.is_builtin(model, op, "DEQUANTIZE"))
             and int(op.outputs[0]) not in read
         ]
         if not idle:

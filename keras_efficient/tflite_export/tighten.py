@@ -36,7 +36,7 @@ def _narrow_captures(model: Any, kinds: list[str], subgraph: Any, branch: Any) -
     sides = [model.subgraphs[options.thenSubgraphIndex], model.subgraphs[options.elseSubgraphIndex]]
     inputs = [int(index) for index in branch.inputs]
     for position, index in enumerate(inputs[1:]):
-        writer = _writer(subgraph, index)
+        writer = flatbuffer.producer(subgraph, index)
         if writer is None or kinds[writer.opcodeIndex] != "DEQUANTIZE":
             continue
         narrow = subgraph.tensors[int(writer.inputs[0])]
@@ -76,7 +76,7 @@ def _take_pieces(model: Any, kinds: list[str], subgraph: Any) -> None:
     for operator in subgraph.operators or []:
         if kinds[operator.opcodeIndex] != "STRIDED_SLICE":
             continue
-        joined = _writer(subgraph, int(operator.inputs[0]))
+        joined = flatbuffer.producer(subgraph, int(operator.inputs[0]))
         if (
             joined is None
             or kinds[joined.opcodeIndex] != "CONCATENATION"
@@ -139,10 +139,6 @@ def _drop_unread(kinds: list[str], subgraph: Any) -> None:
         if len(left) == len(subgraph.operators or []):
             return
         subgraph.operators = left
-
-
-def _writer(subgraph: Any, index: int) -> Any:
-    return next((op for op in subgraph.operators or [] if index in [int(i) for i in op.outputs]), None)
 
 
 def _readers(subgraph: Any, index: int) -> Iterator[Any]:
