@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_efficient import cost
 from keras_efficient.cost.observe import sublayers
-from keras_efficient.layers.dynamic import DynamicLayer
+from keras_efficient.layers.dynamic import DynamicLayer, dynamic_layers, outermost
 from keras_efficient.ops import branch, context
 
 Tensor = Any
@@ -34,6 +34,9 @@ class LayerGate(DynamicLayer):
     Args:
         layer: `F`: a Keras layer or model of one input and one output.
         shortcut: `"identity"`, None (a skipped input gives zeros), or a Keras layer, such as a projection.
+        branch: Whether an input whose gate is shut passes `F` by. Without it `F` is computed and multiplied by `s` for
+            every input: the same numbers without the cost of an IF, for gates that are hardly ever shut
+            (`models.remove_idle_branches`).
         **kwargs: `gate` (`"relu1"` or `"binary_concrete"`), `gate_threshold`, `gate_leak`, `gate_kernel_initializer`
             and `gate_bias_initializer` of `DynamicLayer`, and the arguments of `keras.layers.Layer`.
 
@@ -49,7 +52,9 @@ class LayerGate(DynamicLayer):
 
     INPUT, SHORTCUT, SCALE, SCALED, OUTPUT = range(5)  # where tensors pass the border of the branches
 
-    def __init__(self, layer: keras.layers.Layer, shortcut: Any = "identity", **kwargs: Any) -> None:
+    def __init__(
+        self, layer: keras.layers.Layer, shortcut: Any = "identity", branch: bool = True, **kwargs: Any
+    ) -> None:
         if kwargs.get("gate", "relu1") is None:
             raise ValueError("Invalid value for argument `gate`. Expected 'relu1' or 'binary_concrete'. Received: None")
         super().__init__(**kwargs)
@@ -64,6 +69,7 @@ class LayerGate(DynamicLayer):
             )
         self.layer = layer
         self.shortcut = shortcut
+        self.branch = bool(branch)
 
     def build(self, inputs_shape: Shape) -> None:
         if len(inputs_shape) < 2 or inputs_shape[-1] is None:
@@ -93,15 +99,23 @@ class LayerGate(DynamicLayer):
             self.layer(ops.zeros((1, *self._inputs_shape[1:]), self.compute_dtype), training=False)
         return sum(event.dense for event in events)
 
+    @property
+    def least_macs(self) -> float:
+        """MACs per input with every gate shut: what the gate net takes; without a branch, what `F` takes then, too."""
+        if self.branch:
+            return super().least_macs
+        inner = outermost(dynamic_layers(self.layer))
+        return self.dense_macs - sum(layer.dense_macs - layer.least_macs for layer in inner)
+
     def layers_in_budget(self) -> list[keras.layers.Layer]:
         """`layer` and what is inside it; the shortcut runs whether the gate is open or not."""
         return [self.layer, *sublayers(self.layer)]
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         gate, opened = self.gate_values(inputs, training)
-        opened = opened[:, 0]
+        opened = opened[:, 0] if self.branch else ops.ones_like(opened[:, 0])
         passed = inputs if self.shortcut == "identity" else None if self.shortcut is None else self.shortcut(inputs)
-        if context.is_skipping() and not training:
+        if self.branch and context.is_skipping() and not training:
             return self._skipped(inputs, gate, passed)
         counting = cost.counting(self.layer) if training and self._countable else contextlib.nullcontext()
         with context.executed_when(ops.stop_gradient(opened)), counting as events:
@@ -166,7 +180,8 @@ class LayerGate(DynamicLayer):
         shortcut = self.shortcut
         if isinstance(shortcut, keras.layers.Layer):
             shortcut = keras.saving.serialize_keras_object(shortcut)
-        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer), "shortcut": shortcut}
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer, "shortcut": shortcut, "branch": self.branch}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LayerGate":

@@ -2,7 +2,7 @@
 
 from keras_efficient.models.gate_statistics import GateStatistics, gate_statistics
 from keras_efficient.models.guided_attention import GuidedAttention
-from keras_efficient.models.hardening import harden, reestimate_batch_normalization
+from keras_efficient.models.hardening import harden, reestimate_batch_normalization, remove_idle_branches
 from keras_efficient.models.lc_net import lc_net
 from keras_efficient.models.lc_resnet import LCResNet, copy_weights
 from keras_efficient.models.multi_exit import MultiExit
@@ -22,5 +22,6 @@ __all__ = [
     "harden",
     "lc_net",
     "reestimate_batch_normalization",
+    "remove_idle_branches",
     "thin_resnet",
 ]

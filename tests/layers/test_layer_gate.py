@@ -130,10 +130,47 @@ def test_a_budget_alone_shuts_the_gates():
     assert cost.profile(model, x).expected_macs < 0.05 * layer.dense_macs
 
 
+@pytest.mark.parametrize("gate", ["relu1", "binary_concrete"])
+def test_without_a_branch_the_numbers_are_the_same(gate):
+    keras.utils.set_random_seed(2)
+    block = spread(lc_block(), gate=gate)
+    plain = LayerGate(block.layer, branch=False, gate=gate)
+    x = images(SAMPLES, 6, 6, 4)
+    model = keras.Sequential([keras.Input(x.shape[1:]), block])
+    model_without = keras.Sequential([keras.Input(x.shape[1:]), plain])
+    plain.gate_kernel.assign(block.gate_kernel)
+    plain.gate_bias.assign(block.gate_bias)
+    masked = array(model(x))
+    np.testing.assert_array_equal(array(model_without(x)), masked)
+    with ke_ops.skipping():
+        skipped = np.concatenate([array(model_without(x[i : i + 1])) for i in range(SAMPLES)])
+    np.testing.assert_allclose(skipped, masked, atol=1e-5)
+    open_channels = (array(inner_gates(block, x)) > 0).sum(axis=1)
+    is_open = array(block.gate_values(ops.convert_to_tensor(x), False)[0])[:, 0] > 0
+    assert 0 < is_open.sum() < SAMPLES
+    # Each open channel reads four and is read by four, which nobody needs where the block scales them with 0.
+    inner = 6 * 6 * 9 * np.mean(open_channels * (4 + 4 * is_open))
+    net, inner_net = 4, 4 * 8
+    assert cost.profile(model_without, x).expected_macs == pytest.approx(net + inner_net + inner)
+    assert cost.profile(model, x).expected_macs < net + inner_net + inner
+    assert plain.least_macs == net + inner_net  # shut channels of the first convolution spare the second, too
+    assert block.least_macs == net
+
+
+def inner_gates(block, x):
+    """The gates of the block's first convolution."""
+    return block.layer.layers[1].gate_values(ops.convert_to_tensor(x), False)[0]
+
+
 def test_configuration_keeps_every_argument():
     layer = LayerGate(
-        keras.layers.Dense(3, name="inner"), keras.layers.Dense(3, name="pass"), gate_leak=0.5, name="gate"
+        keras.layers.Dense(3, name="inner"),
+        keras.layers.Dense(3, name="pass"),
+        branch=False,
+        gate_leak=0.5,
+        name="gate",
     )
+    assert not LayerGate.from_config(layer.get_config()).branch
     assert LayerGate.from_config(layer.get_config()).get_config() == layer.get_config()
 
 

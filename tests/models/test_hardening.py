@@ -132,10 +132,26 @@ def test_hardened_concrete_gates_decide_in_training_as_in_inference(bright):
     np.testing.assert_allclose(executed, model.layers[0].dense_macs, rtol=1e-6)
 
 
+def test_gates_that_are_always_open_lose_their_branch(bright, tmp_path):
+    model = gated()
+    assert models.remove_idle_branches(model, bright) == []  # shut for the two dark images
+    assert model.get_layer("outer").branch
+    before = keras.ops.convert_to_numpy(model(bright))
+    assert models.remove_idle_branches(model, bright[2:]) == ["outer"]
+    assert models.remove_idle_branches(model, bright[2:]) == []
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(bright)), before)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert not loaded.get_layer("outer").branch
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(loaded(bright)), before)
+
+
 def test_bad_input(bright):
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="Expected a model with gated layers"):
         models.gate_statistics(plain, bright)
+    with pytest.raises(ValueError, match="Expected a model with gated layers"):
+        models.remove_idle_branches(plain, bright)
     with pytest.raises(ValueError, match="Expected a model with gated layers"):
         models.harden(plain, [bright])
     with pytest.raises(ValueError, match="at least one input"):

@@ -121,6 +121,29 @@ def test_int8_blocks_hand_integers_on(kind, tmp_path):
     assert np.abs(kernels.output - stock.output).mean() < 0.01 * np.ptp(expected)
 
 
+@pytest.mark.parametrize("quantize", [None, "int8"])
+@pytest.mark.parametrize("gate", ["relu1", "binary_concrete"])
+def test_blocks_without_a_branch(gate, quantize, tmp_path):
+    model = network(**({} if gate == "relu1" else {"gate": gate}))
+    x = images()
+    masked = keras.ops.convert_to_numpy(model(x))
+    results = []
+    for branch in (True, False):
+        for layer in model.layers:
+            if isinstance(layer, layers.LayerGate):
+                layer.branch = branch
+        path = tmp_path / f"{branch}.tflite"
+        report = tflite_export.export(model, path, quantize=quantize, representative_data=x)
+        assert report.quantized == (1.0 if quantize else None)
+        assert [name for name, _ in operators(path)].count("IF") == (3 if branch else 0)
+        results.append(tflite_export.load(path)(x))
+        tolerance = 0.05 * np.ptp(masked) if quantize else 1e-5
+        assert np.abs(results[-1].output - masked).mean() < tolerance
+        expected = cost.profile(model, x).expected_macs
+        assert np.mean(results[-1].executed_macs) == pytest.approx(expected, rel=0.02 if quantize else 1e-5)
+    assert (results[0].executed_macs < results[1].executed_macs).any()
+
+
 def test_a_relu_that_others_read_past_stays(tmp_path):
     image = keras.Input(SHAPE)
     block = keras.layers.Conv2D(3, 3, padding="same")
