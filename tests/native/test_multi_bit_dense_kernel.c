@@ -18,17 +18,16 @@ static double bound_of(const TestWeights *w, const KeMultiBitDensePath *path, in
   double bound = 0.0;
   for (int p = 0; p < w->groups; p++) {
     const int first = p * w->group_size, count = w->length - first < w->group_size ? w->length - first : w->group_size;
+    const int tables = (w->group_size + 5) / 6; /* look-ups take six inputs that lie so far apart */
     double sum = 0.0, largest = 0.0, magnitude;
-    for (int k = 0; k < count; k += 16) { /* look-ups take four inputs that lie four apart */
-      double fours[4] = {0.0};
-      for (int i = k; i < k + 16 && i < count; i++) fours[i % 4] += fabs((double)x[first + i]);
-      for (int j = 0; j < 4; j++) {
-        largest = fmax(largest, fours[j]);
-        sum += fours[j];
-      }
+    for (int t = 0; t < tables; t++) {
+      double six = 0.0;
+      for (int k = t; k < count; k += tables) six += fabs((double)x[first + k]);
+      largest = fmax(largest, six);
+      sum += six;
     }
     weight_at(w, o, first, max_bits, &magnitude);
-    bound += magnitude * (path->takes_packed ? 0.502 * ((count + 15) / 16 * 4) * largest / 127 : 1e-5 * sum);
+    bound += magnitude * (path->takes_packed ? 0.502 * tables * largest / 127 : 1e-5 * sum);
   }
   return bound + 1e-5;
 }
