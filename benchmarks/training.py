@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from benchmarks.teaching import lesson
 from keras_efficient import datasets
 
 BATCH = 128
@@ -43,6 +44,7 @@ def trained(
     recipe: Recipe,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     seed: int = 0,
+    teacher: keras.Model | None = None,
 ) -> keras.Model:
     """The network at `path`, trained first where it is not there; an interrupted training goes on at its last epoch."""
     if path.exists():
@@ -62,17 +64,13 @@ def trained(
         rate, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY, global_clipnorm=recipe.clip
     )
     optimizer.exclude_from_weight_decay(var_names=["gate_kernel", "gate_bias"])  # it would make gates constant
-    model.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        **recipe.options,
-    )
+    learned = lesson(batches, dataset, teacher)
+    model.compile(optimizer, learned.loss, metrics=[learned.accuracy], **recipe.options)
     backup = path.with_suffix(".backup")
     model.fit(
-        batches,
+        learned.batches,
         epochs=recipe.epochs,
-        validation_data=(dataset.x_validation, dataset.y_validation),
+        validation_data=learned.validation,
         validation_batch_size=500,
         validation_freq=max(1, recipe.epochs // 6),
         verbose=2,

@@ -2,10 +2,11 @@
 
 `python -m benchmarks.lcnet [--net thin|wide] [--quick] [--data-dir DIR] [--work DIR] [--only NETWORK ...] [--seed K]
 [--seeds N] [--processes P] [--backend jax] [--finished]`. All networks but the narrow one begin from one dense
-network, and all are trained for as many epochs; trainings, files and evaluations are kept in the working directory,
-and an interrupted run goes on with what is left. With --only, just those networks of one seed are trained, with
---processes as many of all seeds as that at the same time; on another backend than TensorFlow's neither needs
-TensorFlow, and nothing follows. With --finished nothing is trained: the networks that are there are evaluated.
+network, and all are trained for as many epochs, LC-Nets of further budgets for fewer; trainings, files and evaluations
+are kept in the working directory, and an interrupted run goes on with what is left. With --only, just those networks of
+one seed are trained, with --processes as many of all seeds as that at the same time; on another backend than
+TensorFlow's neither needs TensorFlow, and nothing follows. With --finished nothing is trained: the networks that are
+there are evaluated.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from rich.table import Table
 from benchmarks import side_by_side, training
 from benchmarks.cells import Cells
 from benchmarks.lcnet import device, pictures
-from benchmarks.lcnet.networks import NETS, Net, Plan, Workshop
+from benchmarks.lcnet.networks import GATED, NETS, Net, Plan, Workshop
 from benchmarks.parts import few
 from keras_efficient import cost, datasets
 from keras_efficient.demo.machine import machine
@@ -66,7 +67,7 @@ def main() -> None:
             Workshop(work, dataset, net.plan, options.seed).network(name)
         return
     if options.quick:
-        small = Net(Plan(depth=8, dense=1, gated=2, fine=1), NETS["thin"].rivals)
+        small = Net(Plan(depth=8, dense=1, gated=2, fine=1, short_gated=1), NETS["thin"].rivals)
         with tempfile.TemporaryDirectory() as folder:
             summary, _ = measured(pathlib.Path(folder), few(dataset, 1280, 500, 500), small, 1, 1)
     else:
@@ -93,6 +94,7 @@ def trainings(net: Net, work: pathlib.Path, options: argparse.Namespace) -> list
         for name in ("start", *net.names):
             gated = net.gated if name == "frozen" else None
             before = None if name in ("start", "narrow") else "start" if gated is None else f"gated_{gated[3:]}"
+            before = "dense" if name == net.taught else before
             needs = () if before is None else (work / f"{before}_{seed}.keras",)
             arguments = (*common, "--only", name, "--seed", str(seed))
             if not (work / f"{name}_{seed}.keras").exists():
@@ -125,7 +127,7 @@ def measured(
     gated, exported = net.gated, work / "files"
     compared = {
         name: workshop.network(name)
-        for name in ("dense", "narrow", gated)
+        for name in ("dense", "narrow", gated, net.taught)
         if not finished or (work / f"{name}_0.keras").exists()
     }
     dense = cost.profile(compared["dense"]).macs
@@ -183,7 +185,7 @@ def evaluated(workshop: Workshop, name: str) -> dict[str, Any]:
     found = cost.profile(model, dataset.x_test[:2000], batch_size=250)
     assert found.expected_macs is not None
     entry["share"] = found.expected_macs / cost.profile(workshop.dense()).macs
-    if name.startswith("lc_"):
+    if name.partition("_")[0] in GATED:
         entry["gates"] = [
             {
                 key: value

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.lcnet.networks import GATED
 from keras_efficient import cost, datasets, ops, tflite_export
 from keras_efficient.demo import timing
 
@@ -64,7 +65,7 @@ def latencies(names: list[str], dataset: datasets.Dataset, directory: pathlib.Pa
     for form in FORMS:
         timers = {
             name: timing.Timer(
-                directory / f"{name}_{form}.tflite", "auto" if name.startswith("lc_") else "none", threads
+                directory / f"{name}_{form}.tflite", "auto" if name.partition("_")[0] in GATED else "none", threads
             )
             for name in names
         }

@@ -12,10 +12,12 @@ from benchmarks import training
 from benchmarks.lcnet import rivals
 from keras_efficient import cost, datasets
 from keras_efficient.callbacks import ComputeBudget
-from keras_efficient.models import LCResNet, copy_weights, harden
+from keras_efficient.models import LCResNet, copy_weights, harden, remove_idle_branches
 
 MARGIN = 0.01  # the budget is asked for that much below the target, since it is met on validation data within 0.03
 CALIBRATION = 80  # batches on which batch normalisation is measured anew
+WATCHED = 10_000  # training images: a layer gate that none of them shuts gets no branch
+GATED = ("lc", "taught")  # what names of networks with gates begin with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Plan:
         gated: Epochs with gates and budget.
         fine: Epochs of fine-tuning behind it, at a low rate, the budget kept.
         target: Share of the dense multiply-adds at which LC-Net is compared with its rivals.
+        short_gated, short_fine: Epochs instead of `gated` and `fine` at other targets.
     """
 
     depth: int = 20
@@ -37,6 +40,8 @@ class Plan:
     gated: int = 6
     fine: int = 3
     target: float = 0.46
+    short_gated: int = 3
+    short_fine: int = 1
 
     @property
     def rest(self) -> int:
@@ -71,7 +76,12 @@ class Net:
     @property
     def names(self) -> list[str]:
         """All networks that are compared, the one that the others are measured by first."""
-        return ["dense", self.gated, *[f"lc_{target:g}" for target in self.targets], *self.rivals]
+        return ["dense", self.gated, self.taught, *[f"lc_{target:g}" for target in self.targets], *self.rivals]
+
+    @property
+    def taught(self) -> str:
+        """The same with the dense network as teacher."""
+        return f"taught_{self.plan.target:g}"
 
 
 NETS = {
@@ -90,9 +100,10 @@ class Workshop:
     seed: int = 0
 
     def network(self, name: str) -> keras.Model:
-        """By name: `dense` (as many epochs in all as the others), `lc_<target>`, or a rival."""
-        if name.startswith("lc_"):
-            return self.lc(float(name[3:]))
+        """By name: `dense` (as many epochs in all as the others), `lc_<target>`, `taught_<target>`, or a rival."""
+        kind, _, target = name.partition("_")
+        if kind in GATED:
+            return self.lc(float(target), taught=kind == "taught")
         made: Callable[[], keras.Model] = getattr(self, name)
         return made()
 
@@ -104,20 +115,28 @@ class Workshop:
         """The dense network, trained on for as many epochs as the others."""
         return self._trained("dense", functools.partial(self._from_start, self._empty), self._second(self.plan.rest))
 
-    def lc(self, target: float) -> keras.Model:
-        """The LC-Net at a budget: trained to it, fine-tuned within it, its gates made final."""
-        path = self.work / f"lc_{target:g}_{self.seed}.keras"
+    def lc(self, target: float, taught: bool = False) -> keras.Model:
+        """The LC-Net at a budget: trained to it, fine-tuned within it, its gates made final.
+
+        With `taught` the dense network is its teacher, beside labels.
+        """
+        name = f"{target:g}_taught" if taught else f"{target:g}"
+        path = self.work / f"{'taught' if taught else 'lc'}_{target:g}_{self.seed}.keras"
         if not path.exists():
-            self.gated(target)
+            self.gated(target, taught)
             budget = ComputeBudget(target - MARGIN, warmup_epochs=0)
-            tuned = self._trained(f"tuned_{target:g}", lambda: self.gated(target), self._fine(), budget)
-            training.save(harden(tuned, self._images()), path)
+            recipe = self._fine(self.plan.fine if target == self.plan.target else self.plan.short_fine)
+            tuned = self._trained(f"tuned_{name}", lambda: self.gated(target, taught), recipe, budget, taught=taught)
+            remove_idle_branches(harden(tuned, self._images()), self.dataset.x_train[:WATCHED])
+            training.save(tuned, path)
         return keras.saving.load_model(path)
 
-    def gated(self, target: float) -> keras.Model:
+    def gated(self, target: float, taught: bool = False) -> keras.Model:
         """The LC-Net behind its training to the budget, before hardening."""
+        name = f"gated_{target:g}_taught" if taught else f"gated_{target:g}"
         make = functools.partial(self._from_start, functools.partial(self._empty, gates=True))
-        return self._trained(f"gated_{target:g}", make, self._second(self.plan.gated), ComputeBudget(target - MARGIN))
+        recipe = self._second(self.plan.gated if target == self.plan.target else self.plan.short_gated)
+        return self._trained(name, make, recipe, ComputeBudget(target - MARGIN), taught=taught)
 
     def frozen(self) -> keras.Model:
         """The LC-Net's gates fixed to their mean pattern at the same cost, then fine-tuned as it is."""
@@ -128,7 +147,7 @@ class Workshop:
             model = rivals.freeze_gates(self.gated(self.plan.target), x, self.plan.target)
             return harden(model, self._images())
 
-        return self._trained("frozen", fixed, self._fine())
+        return self._trained("frozen", fixed, self._fine(self.plan.fine))
 
     def narrow(self) -> keras.Model:
         """A dense network with fewer channels everywhere, trained from the beginning for as many epochs in all."""
@@ -179,8 +198,8 @@ class Workshop:
     def _second(self, epochs: int) -> training.Recipe:
         return training.Recipe(epochs, peak=0.05, warmup=0.1)
 
-    def _fine(self) -> training.Recipe:
-        return training.Recipe(self.plan.fine, peak=0.01, warmup=0.0)
+    def _fine(self, epochs: int) -> training.Recipe:
+        return training.Recipe(epochs, peak=0.01, warmup=0.0)
 
     def _images(self) -> Iterator[Any]:
         data = datasets.Augmented(
@@ -194,6 +213,8 @@ class Workshop:
         make: Callable[[], keras.Model],
         recipe: training.Recipe,
         *callbacks: keras.callbacks.Callback,
+        taught: bool = False,
     ) -> keras.Model:
         path = self.work / f"{name}_{self.seed}.keras"
-        return training.trained(path, make, self.dataset, recipe, callbacks, self.seed)
+        teacher = self.dense() if taught and not path.exists() else None
+        return training.trained(path, make, self.dataset, recipe, callbacks, self.seed, teacher)
