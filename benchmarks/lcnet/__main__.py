@@ -237,6 +237,9 @@ def claims(summary: dict[str, Any], net: Net, spent: dict[str, Any]) -> dict[str
     networks, latency, gated = summary["networks"], summary["latency"], net.gated
     found = {
         "lost_points": 100 * (networks["dense"]["accuracy"] - networks[gated]["accuracy"]),
+        "lost_points_taught": 100 * (networks["dense"]["accuracy"] - networks[net.taught]["accuracy"])
+        if net.taught in networks
+        else None,
         "share": networks[gated]["share"],
         "above_rivals_points": {
             name: 100 * (networks[gated]["accuracy"] - networks[name]["accuracy"])

@@ -8,8 +8,8 @@
  *
  *   [segment][group][8 blocks][table][block][64 rows]   bytes, each the index of a row's six signs
  *
- * Even bytes are the rows 0 to 31 of a block, odd ones those from 32 on: as 16-bit numbers found bytes are added up in one sum
- * whose lower half is the even one's, and shifted in another, the odd one's.
+ * Even bytes are the rows 0 to 31 of a block, odd ones those from 32 on: as 16-bit numbers found bytes are added up in one sum,
+ * where those of the odd ones overflow, and shifted in another, which has the odd ones alone.
  *
  * Of a group's inputs, in `tables` parts of equal length, table t takes the t-th of each.
  *
@@ -103,9 +103,11 @@ static uint8_t index_of(uint32_t signs) {
 /* Where the index of a row, the `place`-th of `count`, lies for the first table, and how far it is to the next. */
 static size_t first_byte(int32_t place, int32_t count, size_t tables, size_t *pitch) {
   const size_t block = (size_t)place / kRows, first = block / kTogether * kTogether, left = blocks_of(count) - first;
-  const size_t row = (size_t)place % kRows, half = kRows / 2;
+  const size_t row = (size_t)place % kLanes, sixteen = (size_t)place % kRows / kLanes;
   *pitch = (left < kTogether ? left : kTogether) * kRows;
-  return first * tables * kRows + (block - first) * kRows + (row < half ? 2 * row : 2 * (row - half) + 1);
+  /* As they are unpacked again: the first and the second half of each eight even bytes, then those of the odd ones. */
+  const size_t word = row / 4 * 8 + sixteen % 2 * 4 + row % 4;
+  return first * tables * kRows + (block - first) * kRows + 2 * word + sixteen / 2;
 }
 
 static void pack_row(const KePackedWeights *packed, size_t row, int32_t place, int32_t count, uint8_t *data) {
@@ -286,9 +288,10 @@ typedef struct Target {
   __m512 unit;
 } Target;
 
-/* 16 sums of a block. */
-static inline __attribute__((always_inline)) void add_lanes(__m256i sums, const float *scales, __m512 unit, int adds, float *to) {
-  const __m512 found = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(sums));
+/* 16 sums of a block, as floats 2^23 above what they are. */
+static inline __attribute__((always_inline)) void add_lanes(__m512i sums, __m512 offset, const float *scales, __m512 unit,
+                                                            int adds, float *to) {
+  const __m512 found = _mm512_sub_ps(_mm512_castsi512_ps(sums), offset);
   const __m512 scale = _mm512_mul_ps(_mm512_load_ps(scales), unit);
   _mm512_store_ps(to, adds ? _mm512_fmadd_ps(found, scale, _mm512_load_ps(to)) : _mm512_mul_ps(found, scale));
 }
@@ -304,14 +307,14 @@ static inline __attribute__((always_inline)) void add_lanes(__m256i sums, const 
   }
 #define KE_ADD(b)                                                                                                 \
   if (b < count) {                                                                                                \
-    const __m512i low = _mm512_sub_epi16(_mm512_sub_epi16(both##b, _mm512_slli_epi16(odd##b, 8)), bias);          \
-    const __m512i high = _mm512_sub_epi16(odd##b, bias);                                                          \
+    const __m512i even = _mm512_sub_epi16(both##b, _mm512_slli_epi16(odd##b, 8));                                  \
+    const float *scale = scales + (b) * kRows;                                                                    \
     float *to = y + place;                                                                                        \
-    add_lanes(_mm512_castsi512_si256(low), scales + (b) * kRows, unit, adds, to);                                   \
-    add_lanes(_mm512_extracti64x4_epi64(low, 1), scales + (b) * kRows + kLanes, unit, adds, to + kLanes);           \
-    add_lanes(_mm512_castsi512_si256(high), scales + (b) * kRows + 2 * kLanes, unit, adds, to + 2 * kLanes);        \
-    add_lanes(_mm512_extracti64x4_epi64(high, 1), scales + (b) * kRows + 3 * kLanes, unit, adds, to + 3 * kLanes);  \
-    place = place + kRows == wrap ?     0 : place + kRows;                                                        \
+    add_lanes(_mm512_unpacklo_epi16(even, upper), offset, scale, unit, adds, to);                                 \
+    add_lanes(_mm512_unpackhi_epi16(even, upper), offset, scale + kLanes, unit, adds, to + kLanes);               \
+    add_lanes(_mm512_unpacklo_epi16(odd##b, upper), offset, scale + 2 * kLanes, unit, adds, to + 2 * kLanes);     \
+    add_lanes(_mm512_unpackhi_epi16(odd##b, upper), offset, scale + 3 * kLanes, unit, adds, to + 3 * kLanes);     \
+    place = place + kRows == wrap ? 0 : place + kRows;                                                            \
   }
 #define KE_DECLARE(b) __m512i both##b = _mm512_setzero_si512(), odd##b = both##b;
 #define KE_EACH_BLOCK(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
@@ -323,10 +326,11 @@ static inline __attribute__((always_inline)) void add_blocks(const uint8_t *tabl
   float *y = at->to; /* stores might change what `at` says */
   const int32_t wrap = at->wrap;
   const __m512 unit = at->unit;
+  const __m512i upper = _mm512_set1_epi16(0x4B00); /* of 2^23, to whose lower half integers are added by being put there */
   int adds = at->adds;
   while (table_count > 0) {
     const size_t some = table_count < kMostTables ? table_count : kMostTables;
-    const __m512i bias = _mm512_set1_epi16((int16_t)(some * 128));
+    const __m512 offset = _mm512_set1_ps(8388608.0f + (float)(some * 128));
     KE_EACH_BLOCK(KE_DECLARE)
     for (const uint8_t *end = tables + some * kTable; tables != end; tables += kTable, data += pitch) {
       const __m512i table = _mm512_load_si512(tables);

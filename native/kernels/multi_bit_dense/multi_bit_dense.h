@@ -5,7 +5,7 @@
  * x^ is x itself, or its nearest level where inputs have bits: then this is the convolution of kernels/multi_bit_conv_2d
  * over a row of samples. Inputs as they are take one of these paths:
  *
- * with VBMI and VNNI  sums of four inputs are kept in 8 bits, relative to the largest of their group; the rest is as exact
+ * with VBMI and VNNI  sums of six inputs are kept in 8 bits, relative to the largest of their group; the rest is as exact
  *                     as sums of floats. The op leaves small layers to the path below.
  * NEON                fixed point: a group's inputs have 21 bits and a sign, relative to the largest of them.
  * all others          floats. */
