@@ -41,6 +41,7 @@ def main() -> None:
     fit(network, batches, half, 0.05, [callbacks.ComputeBudget(options.budget)])
     fit(network, batches, max(1, half // 3), 0.01, [callbacks.ComputeBudget(options.budget, warmup_epochs=0)])
     models.harden(network, (batches[k][0] for k in range(min(80, len(batches)))))
+    models.remove_idle_branches(network, data.x_train[:10_000])
     spent = cost.profile(network, data.x_test[:1000], batch_size=250)
     print(f"LC-Net: {accuracy(network, *test):.1%} at {spent.expected_macs:,.0f} multiply-adds on average")
     for layer in models.gate_statistics(network, data.x_test[:1000]):

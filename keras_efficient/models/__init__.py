@@ -1,5 +1,6 @@
 """Networks made of our layers."""
 
+from keras_efficient.models.distillation import Distiller
 from keras_efficient.models.gate_statistics import GateStatistics, gate_statistics
 from keras_efficient.models.guided_attention import GuidedAttention
 from keras_efficient.models.hardening import harden, reestimate_batch_normalization, remove_idle_branches
@@ -11,6 +12,7 @@ from keras_efficient.models.recurrent_attention import RecurrentAttention
 from keras_efficient.models.resnet import thin_resnet
 
 __all__ = [
+    "Distiller",
     "GateStatistics",
     "GuidedAttention",
     "LCResNet",
