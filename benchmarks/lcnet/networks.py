@@ -11,7 +11,7 @@ import keras
 from benchmarks import training
 from benchmarks.lcnet import rivals
 from keras_efficient import cost, datasets
-from keras_efficient.callbacks import ComputeBudget
+from keras_efficient.callbacks import ComputeBudget, GateSchedule
 from keras_efficient.models import LCResNet, copy_weights, harden, remove_idle_branches
 
 MARGIN = 0.01  # the budget is asked for that much below the target, since it is met on validation data within 0.03
@@ -80,7 +80,7 @@ class Net:
 
     @property
     def taught(self) -> str:
-        """The same with the dense network as teacher."""
+        """Gates that decide and do not scale, trained with the dense network as teacher."""
         return f"taught_{self.plan.target:g}"
 
 
@@ -103,7 +103,7 @@ class Workshop:
         """By name: `dense` (as many epochs in all as the others), `lc_<target>`, `taught_<target>`, or a rival."""
         kind, _, target = name.partition("_")
         if kind in GATED:
-            return self.lc(float(target), taught=kind == "taught")
+            return self.lc(float(target)) if kind == "lc" else self.taught()
         made: Callable[[], keras.Model] = getattr(self, name)
         return made()
 
@@ -115,28 +115,34 @@ class Workshop:
         """The dense network, trained on for as many epochs as the others."""
         return self._trained("dense", functools.partial(self._from_start, self._empty), self._second(self.plan.rest))
 
-    def lc(self, target: float, taught: bool = False) -> keras.Model:
-        """The LC-Net at a budget: trained to it, fine-tuned within it, its gates made final.
-
-        With `taught` the dense network is its teacher, beside labels.
-        """
-        name = f"{target:g}_taught" if taught else f"{target:g}"
-        path = self.work / f"{'taught' if taught else 'lc'}_{target:g}_{self.seed}.keras"
+    def lc(self, target: float) -> keras.Model:
+        """The LC-Net at a budget: trained to it, fine-tuned within it, its gates made final."""
+        path = self.work / f"lc_{target:g}_{self.seed}.keras"
         if not path.exists():
-            self.gated(target, taught)
+            self.gated(target)
             budget = ComputeBudget(target - MARGIN, warmup_epochs=0)
             recipe = self._fine(self.plan.fine if target == self.plan.target else self.plan.short_fine)
-            tuned = self._trained(f"tuned_{name}", lambda: self.gated(target, taught), recipe, budget, taught=taught)
-            remove_idle_branches(harden(tuned, self._images()), self.dataset.x_train[:WATCHED])
-            training.save(tuned, path)
+            self._finish(self._trained(f"tuned_{target:g}", lambda: self.gated(target), recipe, budget), path)
         return keras.saving.load_model(path)
 
-    def gated(self, target: float, taught: bool = False) -> keras.Model:
+    def gated(self, target: float) -> keras.Model:
         """The LC-Net behind its training to the budget, before hardening."""
-        name = f"gated_{target:g}_taught" if taught else f"gated_{target:g}"
         make = functools.partial(self._from_start, functools.partial(self._empty, gates=True))
         recipe = self._second(self.plan.gated if target == self.plan.target else self.plan.short_gated)
-        return self._trained(name, make, recipe, ComputeBudget(target - MARGIN), taught=taught)
+        return self._trained(f"gated_{target:g}", make, recipe, ComputeBudget(target - MARGIN))
+
+    def taught(self) -> keras.Model:
+        """Binary concrete gates at the same cost and for as many epochs, with the dense network as teacher."""
+        target = self.plan.target
+        path = self.work / f"taught_{target:g}_{self.seed}.keras"
+        if not path.exists():
+            make = functools.partial(
+                self._from_start, functools.partial(self._empty, gates=True, gate="binary_concrete")
+            )
+            callbacks = ComputeBudget(target - MARGIN), GateSchedule(1.0, 0.5)
+            name, recipe = f"gated_{target:g}_taught", self._second(self.plan.rest)
+            self._finish(self._trained(name, make, recipe, *callbacks, teacher=self.dense()), path)
+        return keras.saving.load_model(path)
 
     def frozen(self) -> keras.Model:
         """The LC-Net's gates fixed to their mean pattern at the same cost, then fine-tuned as it is."""
@@ -179,12 +185,14 @@ class Workshop:
         fixed = sum(layer.macs for layer in found.layers if "GatedConv2D" not in layer.class_name) / found.macs
         return (self.plan.target - fixed) / (1 - fixed)
 
-    def _empty(self, width: int | None = None, gates: bool = False) -> keras.Model:
-        return self._sized(
-            functools.partial(
-                LCResNet, self.plan.depth, width, variant=self.plan.variant, layer_gates=gates, channel_gates=gates
-            )
-        )()
+    def _empty(self, width: int | None = None, gates: bool = False, **options: Any) -> keras.Model:
+        kinds = {"variant": self.plan.variant, "layer_gates": gates, "channel_gates": gates, **options}
+        return self._sized(functools.partial(LCResNet, self.plan.depth, width, **kinds))()
+
+    def _finish(self, model: keras.Model, path: pathlib.Path) -> None:
+        """Gates become final, and what is always open gets no branch."""
+        remove_idle_branches(harden(model, self._images()), self.dataset.x_train[:WATCHED])
+        training.save(model, path)
 
     def _sized(self, make: Callable[..., keras.Model]) -> Callable[[], keras.Model]:
         sizes = {"num_classes": self.dataset.num_classes, "input_shape": self.dataset.input_shape}
@@ -213,8 +221,7 @@ class Workshop:
         make: Callable[[], keras.Model],
         recipe: training.Recipe,
         *callbacks: keras.callbacks.Callback,
-        taught: bool = False,
+        teacher: keras.Model | None = None,
     ) -> keras.Model:
         path = self.work / f"{name}_{self.seed}.keras"
-        teacher = self.dense() if taught and not path.exists() else None
         return training.trained(path, make, self.dataset, recipe, callbacks, self.seed, teacher)
