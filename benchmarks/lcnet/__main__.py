@@ -145,18 +145,19 @@ def measured(
             ).items()
         },
     }
-    spent = {
-        form: cells.get(
-            f"device/executed_{form}", lambda f=form: device.executed(exported / f"{gated}_{f}.tflite", dataset)
-        )
-        for form in device.FORMS
-    }
-    dense_files = {
-        form: cells.get(f"device/dense_{form}", lambda f=form: device.executed(exported / f"dense_{f}.tflite", dataset))
-        for form in device.FORMS
+    # What each file spends, image by image, and how often it is right.
+    executed = {
+        name: {
+            form: cells.get(
+                f"device/executed_{name}_{form}",
+                lambda n=name, f=form: device.executed(exported / f"{n}_{f}.tflite", dataset),
+            )
+            for form in device.FORMS
+        }
+        for name in compared
     }
     summary["accuracy_of_files"] = {
-        form: {"dense": dense_files[form]["accuracy"], gated: spent[form]["accuracy"]} for form in device.FORMS
+        form: {name: files[form]["accuracy"] for name, files in executed.items()} for form in device.FORMS
     }
     summary["agreement"] = cells.get(
         "device/agreement",
@@ -164,7 +165,7 @@ def measured(
             compared[gated], exported / f"{gated}_float32.tflite", dataset, min(500, len(dataset.x_test))
         ),
     )
-    macs = np.array(spent["float32"]["macs"])
+    macs = np.array(executed[gated]["float32"]["macs"])
     summary["inputs"] = {
         "mean_share": float(macs.mean() / dense),
         "deviation_over_mean": float(macs.std() / macs.mean()),
@@ -172,7 +173,7 @@ def measured(
     }
     summary["latency"] = device.latencies(list(compared), dataset, exported, threads)
     summary["training_step"] = cells.get("training_step", lambda: training_step(workshop, net.plan.target))
-    summary["claims"] = claims(summary, net, spent)
+    summary["claims"] = claims(summary, net, executed)
     return summary, macs
 
 
@@ -232,7 +233,7 @@ def training_step(workshop: Workshop, target: float) -> dict[str, float]:
     return {**found, "ratio": found["gated"] / found["dense"]}
 
 
-def claims(summary: dict[str, Any], net: Net, spent: dict[str, Any]) -> dict[str, Any]:
+def claims(summary: dict[str, Any], net: Net, executed: dict[str, Any]) -> dict[str, Any]:
     """The figures that the claim stands or falls with."""
     networks, latency, gated = summary["networks"], summary["latency"], net.gated
     found = {
@@ -249,11 +250,12 @@ def claims(summary: dict[str, Any], net: Net, spent: dict[str, Any]) -> dict[str
         "static_int8_accuracy": summary["accuracy_of_files"]["int8"]["dense"],
         "macs_disagreement": abs(summary["agreement"]["executed_macs"] / summary["agreement"]["profile_macs"] - 1),
     }
-    for form, suffix in (("float32", ""), ("int8", "_int8")):
-        speed_up = latency[form]["dense"]["mean_us"] / latency[form][gated]["mean_us"]
-        found[f"speed_up{suffix}"] = speed_up
-        reduction = summary["dense_macs"] / np.mean(spent[form]["macs"][: device.IMAGES])
-        found[f"realised{suffix}"] = float(speed_up / reduction)
+    for name, ending in ((gated, ""), (net.taught, "_taught")):
+        for form, suffix in (("float32", ""), ("int8", "_int8")) if name in executed else ():
+            speed_up = latency[form]["dense"]["mean_us"] / latency[form][name]["mean_us"]
+            found[f"speed_up{suffix}{ending}"] = speed_up
+            reduction = summary["dense_macs"] / np.mean(executed[name][form]["macs"][: device.IMAGES])
+            found[f"realised{suffix}{ending}"] = float(speed_up / reduction)
     return found
 
 
