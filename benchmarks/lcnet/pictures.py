@@ -17,12 +17,19 @@ def curve(summary: dict[str, Any], path: pathlib.Path) -> None:
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    networks = summary["networks"]
-    gated = sorted((row["share"], 100 * row["accuracy"]) for name, row in networks.items() if name.startswith("lc_"))
-    axes.plot(*zip(*gated, strict=True), "o-", label="LC-Net")
+    networks, plan = summary["networks"], summary["plan"]
+    compared = f"lc_{plan['target']:g}"
+    further = [row for name, row in networks.items() if name.startswith("lc_") and name != compared]
+    points = sorted((row["share"], 100 * row["accuracy"]) for row in further)
+    if points:
+        epochs = plan["short_gated"] + plan["short_fine"]
+        axes.plot(*zip(*points, strict=True), "o-", label=f"LC-Net, {epochs} epochs with gates")
     for name, row in networks.items():
-        if not name.startswith("lc_"):
-            axes.plot(row["share"], 100 * row["accuracy"], "s", label=name.replace("_", " "))
+        label = (
+            f"LC-Net, {plan['gated'] + plan['fine']} epochs with gates" if name == compared else name.replace("_", " ")
+        )
+        if row not in further:
+            axes.plot(row["share"], 100 * row["accuracy"], "o" if name == compared else "s", label=label)
     axes.set_xlabel("mean share of the dense network's MACs")
     axes.set_ylabel("test accuracy in %")
     axes.grid(alpha=0.3)
