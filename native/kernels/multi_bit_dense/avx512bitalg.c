@@ -25,8 +25,8 @@ enum { kMostTables = 256 }; /* so many bytes add up to 16 bits */
 
 /* The rows of one segment and group. */
 typedef struct Rows {
-  size_t data, scales;                   /* where they begin: vectors of 64 bytes, floats */
-  int32_t count;                         /* of all bases */
+  size_t data, scales;                  /* where they begin: vectors of 64 bytes, floats */
+  int32_t count;                        /* of all bases */
   int32_t live[KE_MULTI_BIT_MAX_WIDTH]; /* how many outputs have each basis */
 } Rows;
 
@@ -189,7 +189,7 @@ static float largest_sum(const Inputs *group) {
   return sum - sum == 0.0f ? sum : NAN;
 }
 
-/* Sums of three inputs each, scaled, of 16 tables: */
+/* Sums of three inputs each, scaled, for 16 tables. */
 typedef struct Parts {
   _Alignas(64) int16_t first[kLanes][8]; /* of the inputs 0 to 2, by their signs */
   _Alignas(64) int16_t last[kLanes][4];  /* of 3 to 5, the last one plus, and what rounds and makes them positive */
@@ -232,11 +232,11 @@ static inline void sum_parts(const Inputs *group, int32_t t, __m512 scale, Parts
 
 /* Every sum of six inputs and 128, side by side with its negative and 128. */
 static inline void fill(const int16_t *first, const int16_t *last, uint8_t *table) {
-  static const int16_t lanes[32] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3};
+  static const int16_t each[32] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3};
   const __m512i four = _mm512_castsi128_si512(_mm_loadl_epi64((const void *)last));
-  const __m512i spread = _mm512_permutexvar_epi16(_mm512_loadu_si512(lanes), four);
+  const __m512i four_times_eight = _mm512_permutexvar_epi16(_mm512_loadu_si512(each), four);
   const __m512i eight = _mm512_broadcast_i32x4(_mm_load_si128((const void *)first));
-  const __m512i sums = _mm512_add_epi16(spread, eight);
+  const __m512i sums = _mm512_add_epi16(four_times_eight, eight);
   const __m512i negatives = _mm512_sub_epi16(_mm512_set1_epi16(256), sums), upper = _mm512_set1_epi16(-256);
   /* (negatives & upper) | (sums >> 8) */
   _mm512_store_si512(table, _mm512_ternarylogic_epi32(negatives, upper, _mm512_srli_epi16(sums, kPoint), 0xEA));
