@@ -108,7 +108,7 @@ def measured(
     """Everything, from training to time, or that of networks that are `finished`; and the MACs of every test image."""
     cells = Cells(work / "cells")
     found: dict[str, Any] = {}
-    for name in net.names:
+    for name in ("start", *net.names):
         runs = []
         for seed in range(seeds):
             if finished and not all((work / f"{needed}_{seed}.keras").exists() for needed in (name, "dense")):
@@ -189,7 +189,7 @@ def evaluated(workshop: Workshop, name: str) -> dict[str, Any]:
     if name.partition("_")[0] in GATED:
         entry["gates"] = [
             {
-                key: value
+                key: None if value != value else value  # what no image reaches has no rate
                 for key, value in dataclasses.asdict(layer).items()
                 if key in ("name", "reached", "open_rate", "deviation", "constant", "scale")
             }
@@ -274,7 +274,8 @@ def print_tables(summary: dict[str, Any]) -> None:
     gates = next(row["gates"] for row in summary["networks"].values() if row["gates"])
     table = Table("gates", "reached", "open", "+- over inputs", "constant", title="gates")
     for row in gates:
-        table.add_row(row["name"], *(f"{row[key]:.0%}" for key in ("reached", "open_rate", "deviation", "constant")))
+        shares = (row[key] for key in ("reached", "open_rate", "deviation", "constant"))
+        table.add_row(row["name"], *("-" if share is None else f"{share:.0%}" for share in shares))
     console.print(table)
     for name, value in summary["claims"].items():
         console.print(f"{name}: {value}")
