@@ -100,7 +100,7 @@ def compressed(
             latent_decay=step.latent_decay,
         )
         work_of_step = lessons.lessons(dataset, seed + number, model if taught else None)
-        network.compile(keras.optimizers.Adam(recipe.rate), work_of_step.loss, metrics=["accuracy"])
+        network.compile(keras.optimizers.Adam(recipe.rate), work_of_step.loss, metrics=[work_of_step.accuracy])
         network.fit(
             work_of_step.batches,
             epochs=schedule.epochs(network),

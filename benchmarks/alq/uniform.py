@@ -106,7 +106,7 @@ def uniform_figures(
     network = uniform(model, bits)
     data = lessons.lessons(dataset, bits, model if taught else None)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * len(data.batches))
-    network.compile(keras.optimizers.Adam(rate), data.loss, metrics=["accuracy"])
+    network.compile(keras.optimizers.Adam(rate), data.loss, metrics=[data.accuracy])
     backups = networks.backups(work / f"uniform_{bits}", with_backups)
     network.fit(
         data.batches,

@@ -250,12 +250,13 @@ def claims(summary: dict[str, Any], net: Net, executed: dict[str, Any]) -> dict[
         "static_int8_accuracy": summary["accuracy_of_files"]["int8"]["dense"],
         "macs_disagreement": abs(summary["agreement"]["executed_macs"] / summary["agreement"]["profile_macs"] - 1),
     }
-    for name, ending in ((gated, ""), (net.taught, "_taught")):
-        for form, suffix in (("float32", ""), ("int8", "_int8")) if name in executed else ():
+    endings = {gated: "", net.taught: "_taught"}
+    for name in (gated, net.taught) if net.taught in executed else (gated,):
+        for form, suffix in (("float32", ""), ("int8", "_int8")):
             speed_up = latency[form]["dense"]["mean_us"] / latency[form][name]["mean_us"]
-            found[f"speed_up{suffix}{ending}"] = speed_up
             reduction = summary["dense_macs"] / np.mean(executed[name][form]["macs"][: device.IMAGES])
-            found[f"realised{suffix}{ending}"] = float(speed_up / reduction)
+            found[f"speed_up{suffix}{endings[name]}"] = speed_up
+            found[f"realised{suffix}{endings[name]}"] = float(speed_up / reduction)
     return found
 
 

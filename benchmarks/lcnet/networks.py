@@ -48,6 +48,10 @@ class Plan:
         """Epochs behind the common beginning."""
         return self.gated + self.fine
 
+    def epochs(self, target: float) -> tuple[int, int]:
+        """With gates and budget, and of fine-tuning, at a target."""
+        return (self.gated, self.fine) if target == self.target else (self.short_gated, self.short_fine)
+
     @property
     def total(self) -> int:
         """Epochs of everything that is compared."""
@@ -121,15 +125,16 @@ class Workshop:
         if not path.exists():
             self.gated(target)
             budget = ComputeBudget(target - MARGIN, warmup_epochs=0)
-            recipe = self._fine(self.plan.fine if target == self.plan.target else self.plan.short_fine)
-            self._finish(self._trained(f"tuned_{target:g}", lambda: self.gated(target), recipe, budget), path)
+            _, fine = self.plan.epochs(target)
+            tuned = self._trained(f"tuned_{target:g}", lambda: self.gated(target), self._fine(fine), budget)
+            self._finish(tuned, path)
         return keras.saving.load_model(path)
 
     def gated(self, target: float) -> keras.Model:
         """The LC-Net behind its training to the budget, before hardening."""
         make = functools.partial(self._from_start, functools.partial(self._empty, gates=True))
-        recipe = self._second(self.plan.gated if target == self.plan.target else self.plan.short_gated)
-        return self._trained(f"gated_{target:g}", make, recipe, ComputeBudget(target - MARGIN))
+        gated, _ = self.plan.epochs(target)
+        return self._trained(f"gated_{target:g}", make, self._second(gated), ComputeBudget(target - MARGIN))
 
     def taught(self) -> keras.Model:
         """Binary concrete gates at the same cost and for as many epochs, with the dense network as teacher."""

@@ -19,17 +19,16 @@ def curve(summary: dict[str, Any], path: pathlib.Path) -> None:
     axes = figure.subplots()
     networks, plan = summary["networks"], summary["plan"]
     compared = f"lc_{plan['target']:g}"
-    further = [row for name, row in networks.items() if name.startswith("lc_") and name != compared]
-    points = sorted((row["share"], 100 * row["accuracy"]) for row in further)
+    further = {name: row for name, row in networks.items() if name.startswith("lc_") and name != compared}
+    points = sorted((row["share"], 100 * row["accuracy"]) for row in further.values())
     if points:
         epochs = plan["short_gated"] + plan["short_fine"]
         axes.plot(*zip(*points, strict=True), "o-", label=f"LC-Net, {epochs} epochs with gates")
-    for name, row in networks.items():
-        label = (
-            f"LC-Net, {plan['gated'] + plan['fine']} epochs with gates" if name == compared else name.replace("_", " ")
-        )
-        if row not in further:
-            axes.plot(row["share"], 100 * row["accuracy"], "o" if name == compared else "s", label=label)
+    labels = {name: name.replace("_", " ") for name in networks if name not in further}
+    labels[compared] = f"LC-Net, {plan['gated'] + plan['fine']} epochs with gates"
+    for name, label in labels.items():
+        point = networks[name]
+        axes.plot(point["share"], 100 * point["accuracy"], "o" if name == compared else "s", label=label)
     axes.set_xlabel("mean share of the dense network's MACs")
     axes.set_ylabel("test accuracy in %")
     axes.grid(alpha=0.3)
